@@ -1,0 +1,53 @@
+# `make demo` and `make test` need nothing but Python: they make .venv and install into it, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test check lint types unit test-browser screenshots release-check picture clean
+.DEFAULT_GOAL := help
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per set of extras: a second call installs nothing until pyproject.toml or the pins change.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## the main job on real digits: find, train, report.html
+	$(BIN)/cyclewise demo
+
+test: check unit ## lint, types and tests
+
+check: lint types ## lint and types only
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-browser: $(VENV)/.dev ## the report in headless Chromium (installs Debian's where there is none)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	CYCLEWISE_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser
+
+release-check: $(VENV)/.dev ## build wheel and sdist, install the wheel into an empty environment, run the README's example
+	$(BIN)/python scripts/release_check.py
+
+picture: $(VENV)/.dev ## draw the README's picture anew
+	$(BIN)/python docs/pictures/readme.py
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,119 @@
+"""cyclewise: find the learning rate, drive it through training exactly, and show what happened.
+
+Names are imported when they are first used, so ``import cyclewise`` costs next to nothing beyond torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cyclewise.errors import (
+        ArgumentError,
+        ArgumentTypeError,
+        CheckpointError,
+        CyclewiseError,
+        DivergedError,
+        MissingExtraError,
+        PolicyError,
+        SuggestionError,
+    )
+    from cyclewise.policies import (
+        Constant,
+        Cosine,
+        Hyperparameters,
+        Join,
+        Linear,
+        OneCycle,
+        Policy,
+        policy_from_dict,
+        register_policy,
+    )
+    from cyclewise.range_test import Curve, RangeTest, Refusal, StopReason, lr_find
+    from cyclewise.report import write_html
+    from cyclewise.scheduler import PolicyLR, set_hyperparameters
+    from cyclewise.state import preserve
+    from cyclewise.training import ConvLearner, Data, History, Learner, accuracy
+
+# Where each public name lives; the TYPE_CHECKING block above says the same to type checkers, and a test compares them.
+_HOMES = {
+    "ArgumentError": "errors",
+    "ArgumentTypeError": "errors",
+    "CheckpointError": "errors",
+    "Constant": "policies",
+    "ConvLearner": "training",
+    "Cosine": "policies",
+    "Curve": "range_test",
+    "CyclewiseError": "errors",
+    "Data": "training",
+    "DivergedError": "errors",
+    "History": "training",
+    "Hyperparameters": "policies",
+    "Join": "policies",
+    "Learner": "training",
+    "Linear": "policies",
+    "MissingExtraError": "errors",
+    "OneCycle": "policies",
+    "Policy": "policies",
+    "PolicyError": "errors",
+    "PolicyLR": "scheduler",
+    "RangeTest": "range_test",
+    "Refusal": "range_test",
+    "StopReason": "range_test",
+    "SuggestionError": "errors",
+    "accuracy": "training",
+    "lr_find": "range_test",
+    "policy_from_dict": "policies",
+    "preserve": "state",
+    "register_policy": "policies",
+    "set_hyperparameters": "scheduler",
+    "write_html": "report",
+}
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "CheckpointError",
+    "Constant",
+    "ConvLearner",
+    "Cosine",
+    "Curve",
+    "CyclewiseError",
+    "Data",
+    "DivergedError",
+    "History",
+    "Hyperparameters",
+    "Join",
+    "Learner",
+    "Linear",
+    "MissingExtraError",
+    "OneCycle",
+    "Policy",
+    "PolicyError",
+    "PolicyLR",
+    "RangeTest",
+    "Refusal",
+    "StopReason",
+    "SuggestionError",
+    "accuracy",
+    "lr_find",
+    "policy_from_dict",
+    "preserve",
+    "register_policy",
+    "set_hyperparameters",
+    "write_html",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
