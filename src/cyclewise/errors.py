@@ -9,7 +9,7 @@ Each class also inherits the built-in that a caller would expect, so ``except Va
     ├── ArgumentTypeError (TypeError)      an argument is of a kind that cannot work
     ├── DivergedError (ArithmeticError)    the training loss stopped being finite
     ├── CheckpointError (RuntimeError)     a checkpoint is damaged, foreign or cannot be written
-    └── MissingExtraError (ImportError)    an optional dependency is not installed; the message is the command to install it
+    └── MissingExtraError (ImportError)    an optional dependency is missing; the message says how to install it
 
 Exceptions of the user's own model, loss, step or loader pass through unchanged.
 """

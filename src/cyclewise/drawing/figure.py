@@ -1,0 +1,154 @@
+"""Charts as a matplotlib figure, with the colours, weights and ticks of the SVG.
+
+The figure is made without pyplot: no global state, no display needed, nothing to close.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cyclewise.drawing import labels, palette
+from cyclewise.drawing.axes import drawable
+from cyclewise.drawing.chart import Chart
+from cyclewise.drawing.curves import curve, x_axis, y_axis
+from cyclewise.drawing.svg import band_colors
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INCHES_WIDE = 7.0
+_INCHES_PER_CHART = 3.6
+# A pixel of the SVG is 1/96 inch, matplotlib's point 1/72.
+_POINTS_PER_PIXEL = 0.75
+# Labels of marks are placed before the layout is known: about how wide the axes will be.
+_AXES_POINTS_WIDE = 430.0
+_LABEL_POINTS = 8.5
+_LABEL_ROW_POINTS = 12.0
+_MOST_LABEL_ROWS = 6
+
+
+def draw(charts: Sequence[Chart]) -> "Figure":
+    """Return `charts` as one matplotlib figure, one below the other.
+
+    Args:
+        charts: what to draw, at least one.
+
+    Returns:
+        A ``matplotlib.figure.Figure``: save it with ``savefig``; a notebook shows it as the last value of a cell.
+
+    Raises:
+        ArgumentError: there is nothing to draw.
+        ArgumentTypeError: an item is not a Chart.
+
+    >>> from cyclewise.drawing.chart import Line
+    >>> figure = draw([Chart("Loss", "step (optimizer updates)", "loss", [Line("training", [0, 1], [2.0, 1.0])])])
+    >>> figure.axes[0].get_xlabel()
+    'step (optimizer updates)'
+    """
+    from matplotlib.figure import Figure
+
+    charts = [charts] if isinstance(charts, Chart) else list(charts)
+    for chart in charts:
+        if not isinstance(chart, Chart):
+            raise ArgumentTypeError(f"charts must hold charts, got a {type(chart).__name__}; pass a list of Chart")
+    if not charts:
+        raise ArgumentError("charts must hold at least one chart, got []; pass what is to be drawn")
+    figure = Figure(figsize=(_INCHES_WIDE, _INCHES_PER_CHART * len(charts)), layout="constrained")
+    figure.set_facecolor(palette.LIGHT["background"])
+    for row, chart in enumerate(charts, start=1):
+        _draw_chart(figure.add_subplot(len(charts), 1, row), chart)
+    return figure
+
+
+def _draw_chart(axes: "Axes", chart: Chart) -> None:
+    handles: list[Any] = []
+    names: list[str] = []
+    for index, (line, style) in enumerate(zip(chart.lines, palette.styles(chart.lines), strict=True)):
+        x, y = curve(chart, index)
+        width = style.width * _POINTS_PER_PIXEL
+        color = palette.LIGHT[style.color]
+        if line.points:
+            handles += axes.plot(x, y, linestyle="none", marker="o", markersize=width, color=color, alpha=0.75, mew=0)
+        else:
+            # matplotlib scales dashes with the line's width.
+            dashes = (0, tuple(part / style.width for part in style.dashes)) if style.dashes else "solid"
+            handles += axes.plot(x, y, linestyle=dashes, linewidth=width, color=color)
+        names.append(_plain(line.name))
+    for band, color in zip(chart.bands, band_colors(chart), strict=True):
+        if np.isfinite(drawable([band.low, band.high], log=chart.x_log)).all():
+            handles.append(axes.axvspan(band.low, band.high, color=palette.LIGHT[color], alpha=0.13, linewidth=0))
+            names.append(_plain(band.name))
+    rows = _draw_marks(axes, chart)
+    _dress(axes, chart, title_pad=6.0 + rows * _LABEL_ROW_POINTS)
+    if len(chart.lines) > 1 or len(handles) > len(chart.lines):
+        axes.legend(handles, names, frameon=False, fontsize="small", labelcolor=palette.LIGHT["ink"])
+
+
+def _draw_marks(axes: "Axes", chart: Chart) -> int:
+    """Draw the marks with their labels above the plot, and return how many rows the labels take."""
+    axis = x_axis(chart)
+    marks = [mark for mark in chart.marks if np.isfinite(drawable(mark.x, log=chart.x_log))]
+    positions = [_AXES_POINTS_WIDE * float(axis.fraction(mark.x)) for mark in marks]
+    placed = labels.place(
+        positions,
+        [labels.width(mark.name, _LABEL_POINTS) for mark in marks],
+        low=0.0,
+        high=_AXES_POINTS_WIDE,
+        most_rows=_MOST_LABEL_ROWS,
+    )
+    for mark, position, label in zip(marks, positions, placed, strict=True):
+        color = palette.LIGHT[palette.mark_color(mark.role)]
+        axes.axvline(mark.x, color=color, linewidth=1.2, linestyle="solid" if mark.role == "primary" else "dashed")
+        if label.row is None:
+            continue
+        axes.annotate(
+            _plain(mark.name),
+            (mark.x, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(label.middle - position, 3.0 + label.row * _LABEL_ROW_POINTS),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=color,
+            fontsize=_LABEL_POINTS,
+            fontweight="bold",
+        )
+    return max((label.row + 1 for label in placed if label.row is not None), default=0)
+
+
+def _dress(axes: "Axes", chart: Chart, *, title_pad: float) -> None:
+    x, y = x_axis(chart), y_axis(chart)
+    if x.log:
+        axes.set_xscale("log")
+    if y.log:
+        axes.set_yscale("log")
+    axes.set_xlim(x.low, x.high)
+    axes.set_ylim(y.low, y.high)
+    axes.set_xticks(x.ticks.positions, x.ticks.labels)
+    axes.set_yticks(y.ticks.positions, y.ticks.labels)
+    axes.minorticks_off()
+    axes.set_xlabel(_plain(chart.x_label), color=palette.LIGHT["ink"])
+    axes.set_ylabel(_plain(chart.y_label), color=palette.LIGHT["ink"])
+    axes.set_title(
+        _plain(chart.title),
+        loc="left",
+        pad=title_pad,
+        color=palette.LIGHT["ink"],
+        fontsize="medium",
+        fontweight="bold",
+    )
+    axes.grid(True, color=palette.LIGHT["rule"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=palette.LIGHT["quiet"], length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(palette.LIGHT["muted"])
+
+
+def _plain(text: str) -> str:
+    # matplotlib reads dollars as mathematics and hides legend entries that begin with an underscore.
+    text = labels.clean(text).replace("$", r"\$")
+    return "\u200b" + text if text.startswith("_") else text

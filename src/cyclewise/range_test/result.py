@@ -1,0 +1,282 @@
+"""The record of a range test: the curve, the suggestion or the refusal, and everything needed to repeat it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclewise._validation import one_of
+from cyclewise.drawing import Band, Chart, Line, Mark, Section
+from cyclewise.errors import ArgumentError, SuggestionError
+from cyclewise.policies import OneCycle
+from cyclewise.range_test import suggest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_VERSION = 1
+
+
+class StopReason(Enum):
+    """Why the sweep ended."""
+
+    COMPLETED = "completed"
+    DIVERGED = "diverged"
+    NONFINITE = "loss not finite"
+    NOT_STARTED = "not started"
+
+
+class Refusal(Enum):
+    """Why there is no learning rate to give, and what to do about it.
+
+    >>> print(Refusal.NO_IMPROVEMENT.remedy)
+    check that the targets belong to the inputs and that the optimizer owns the model's parameters; if they do, give the
+    sweep more steps (num_steps=300) or larger batches
+    """
+
+    FROZEN = "no parameter requires a gradient"
+    NONFINITE_START = "the loss is not finite before any training"
+    ZERO_GRADIENT = "all gradients are zero"
+    NO_IMPROVEMENT = "no rate lowered the loss by more than its noise"
+    TOO_FEW_STEPS = "the sweep ended after too few steps to read a curve"
+    STILL_FALLING = "the loss was still falling at the highest rate"
+    FALLING_FROM_START = "the loss was falling fastest at the lowest rate"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Refusal.FROZEN: "call requires_grad_(True) on what should be trained, or give the optimizer those parameters",
+    Refusal.NONFINITE_START: "look for NaN or infinity in the inputs, the targets and the initial weights",
+    Refusal.ZERO_GRADIENT: (
+        "look for dead units, a detached output or a constant loss: no rate can move parameters without a gradient"
+    ),
+    Refusal.NO_IMPROVEMENT: (
+        "check that the targets belong to the inputs and that the optimizer owns the model's parameters; "
+        "if they do, give the sweep more steps (num_steps=300) or larger batches"
+    ),
+    Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps",
+    Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",
+    Refusal.FALLING_FROM_START: "sweep further down: lower start_lr by a factor of 1000",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Rate and loss of the same step, step by step.
+
+    Attributes:
+        lr: rate of the fastest group used in each step, shape [num_steps].
+        loss: loss of each step, before its update, shape [num_steps]; the last one may not be finite.
+    """
+
+    lr: NDArray[np.float64]
+    loss: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "loss"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Curve):
+            return NotImplemented
+        return np.array_equal(self.lr, other.lr) and np.array_equal(self.loss, other.loss, equal_nan=True)
+
+    def __hash__(self) -> int:
+        return hash((self.lr.tobytes(), self.loss.tobytes()))
+
+    def usable(self) -> "Curve":
+        """Return the part before the first loss that is not finite."""
+        finite = np.isfinite(self.loss)
+        end = len(finite) if finite.all() else int(np.argmin(finite))
+        return Curve(self.lr[:end], self.loss[:end])
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a learning-rate range test found.
+
+    Attributes:
+        curve: rate and loss of every step.
+        stop_reason: why the sweep ended.
+        refusal: why there is no rate, with its `remedy`; None where there is one.
+        max_lr: peak rate for ``OneCycle(max_lr, total_steps, pct_start=0.25)``, of the fastest group; None when
+            refused.
+        interval: where the peak may lie, (low, high); None when refused.
+        max_lrs: the peak of each parameter group; their ratios are those of the optimizer; None when refused.
+        num_steps: updates spent.
+        num_evaluations: batches scored without an update.
+        settings: the arguments that repeat the test.
+
+    Example:
+        >>> result = RangeTest(curve=Curve([], []), stop_reason=StopReason.NOT_STARTED, refusal=Refusal.FROZEN)
+        >>> print(result)
+        no learning rate: no parameter requires a gradient; 0 steps; not started
+        >>> result.max_lr is None
+        True
+    """
+
+    curve: Curve
+    stop_reason: StopReason
+    refusal: Refusal | None = None
+    max_lr: float | None = None
+    interval: tuple[float, float] | None = None
+    max_lrs: tuple[float, ...] | None = None
+    num_steps: int = 0
+    num_evaluations: int = 0
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def base_lr(self) -> float | None:
+        """Floor for cyclical rates: a tenth of the peak; None when refused."""
+        return None if self.max_lr is None else self.max_lr / 10.0
+
+    @property
+    def constant_lr(self) -> float | None:
+        """Rate to hold constant: a third of the peak, since nothing anneals it; None when refused."""
+        return None if self.max_lr is None else self.max_lr / 3.0
+
+    def reading(self, name: str) -> float:
+        """Return one named reading of the curve: a rate.
+
+        Args:
+            name: "steepest" (the loss falls fastest), "valley" (geometric middle of the fall), "slide" (the last rate
+                with a quarter of the steepest fall) or "minimum" (the lowest point: the edge, too high to train at).
+
+        Raises:
+            ArgumentError: there is no such reading.
+            SuggestionError: the curve has no fall to read.
+        """
+        one_of("name", name, tuple(suggest.READINGS))
+        curve = self.curve.usable()
+        reading = suggest.read(curve.lr, curve.loss) if len(curve.lr) >= suggest.FEWEST_POINTS else None
+        if reading is None or not reading.falls:
+            reason = self.refusal or Refusal.NO_IMPROVEMENT
+            raise SuggestionError(f"name must be a reading of a curve that falls, got {name!r}; {_explain(reason)}")
+        return suggest.READINGS[name](curve.lr, reading)
+
+    def policy(self, total_steps: int) -> OneCycle:
+        """Return the one-cycle policy of `total_steps` steps that `max_lr` is meant for.
+
+        Raises:
+            SuggestionError: there is no rate; the message says why and what to do.
+            PolicyError: `total_steps` is not a whole number of at least 1.
+        """
+        if self.max_lr is None:
+            raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
+        return OneCycle(max_lr=self.max_lr, total_steps=total_steps, pct_start=0.25)
+
+    def __str__(self) -> str:
+        ending = f"{self.num_steps} step{'' if self.num_steps == 1 else 's'}; {_ended(self.stop_reason)}"
+        if self.max_lr is None or self.interval is None or self.base_lr is None:
+            return f"no learning rate: {(self.refusal or Refusal.NO_IMPROVEMENT).value}; {ending}"
+        low, high = self.interval
+        return f"max_lr {self.max_lr:.2g} ({low:.2g} – {high:.2g}), base_lr {self.base_lr:.2g}; {ending}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a loss that is not finite becomes None."""
+        return {
+            "record": "RangeTest",
+            "version": _VERSION,
+            "max_lr": self.max_lr,
+            "interval": None if self.interval is None else list(self.interval),
+            "base_lr": self.base_lr,
+            "constant_lr": self.constant_lr,
+            "max_lrs": None if self.max_lrs is None else list(self.max_lrs),
+            "stop_reason": self.stop_reason.name,
+            "refusal": None if self.refusal is None else self.refusal.name,
+            "reason": None if self.refusal is None else self.refusal.value,
+            "remedy": None if self.refusal is None else self.refusal.remedy,
+            "num_steps": self.num_steps,
+            "num_evaluations": self.num_evaluations,
+            "settings": dict(self.settings),
+            "curve": {
+                "lr": self.curve.lr.tolist(),
+                "loss": [loss if math.isfinite(loss) else None for loss in self.curve.loss.tolist()],
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RangeTest":
+        """Return the record that :meth:`to_dict` described.
+
+        Raises:
+            ArgumentError: the values describe no range test of this version.
+        """
+        if values.get("record") != "RangeTest" or values.get("version") != _VERSION:
+            raise ArgumentError(
+                f"values must describe a RangeTest of version {_VERSION}, got record={values.get('record')!r}, "
+                f"version={values.get('version')!r}; pass what to_dict() returned"
+            )
+        loss = [math.nan if loss is None else loss for loss in values["curve"]["loss"]]
+        return cls(
+            curve=Curve(values["curve"]["lr"], np.array(loss)),
+            stop_reason=StopReason[values["stop_reason"]],
+            refusal=None if values["refusal"] is None else Refusal[values["refusal"]],
+            max_lr=values["max_lr"],
+            interval=None if values["interval"] is None else tuple(values["interval"]),
+            max_lrs=None if values["max_lrs"] is None else tuple(values["max_lrs"]),
+            num_steps=values["num_steps"],
+            num_evaluations=values["num_evaluations"],
+            settings=tuple(values["settings"].items()),
+        )
+
+    def section(self) -> Section:
+        """Return this record's part of a report."""
+        return Section(
+            title="Learning-rate range test",
+            conclusion=f"{self}." if self.refusal is None else f"{self}. What to do: {self.refusal.remedy}.",
+            charts=(self._chart(),),
+            settings={name: str(value) for name, value in self.settings},
+        )
+
+    def plot(self) -> "Figure":
+        """Draw loss against rate (log axis), with the suggestion and its interval, as a matplotlib figure."""
+        from cyclewise.drawing.figure import draw
+
+        return draw([self._chart()])
+
+    def _repr_html_(self) -> str:
+        from cyclewise.drawing.html import fragment
+
+        return fragment(self.section())
+
+    def _chart(self) -> Chart:
+        curve = self.curve.usable()
+        lines = [Line("loss of each step", curve.lr.tolist(), curve.loss.tolist(), role="muted", points=True)]
+        limits = None
+        if len(curve.lr) >= suggest.FEWEST_POINTS:
+            reading = suggest.read(curve.lr, curve.loss)
+            lines.append(Line("smoothed loss", curve.lr.tolist(), reading.smooth.tolist()))
+            # The blow-up at the end may be a million times higher than what there is to see.
+            low, high = float(np.min(curve.loss)), reading.start
+            margin = max(high - low, 3.0 * reading.noise, 1e-9 * abs(high))
+            limits = (low - 0.1 * margin, min(float(np.max(curve.loss)), high + 0.6 * margin) + 0.05 * margin)
+        return Chart(
+            title="Loss against learning rate",
+            x_label="learning rate (log scale)",
+            y_label="loss (before each update)",
+            lines=lines,
+            bands=() if self.interval is None else (Band("interval of max_lr", *self.interval),),
+            marks=() if self.max_lr is None else (Mark(f"max_lr {self.max_lr:.2g}", self.max_lr),),
+            x_log=True,
+            y_limits=limits,
+            caption="The rate to use lies left of the lowest point, where the loss still falls.",
+        )
+
+
+def _ended(reason: StopReason) -> str:
+    return reason.value if reason is StopReason.NOT_STARTED else f"stopped: {reason.value}"
+
+
+def _explain(refusal: Refusal) -> str:
+    return f"there is no learning rate to give: {refusal.value}; {refusal.remedy}"

@@ -1,0 +1,158 @@
+"""Readings of a range-test curve: pure functions of the rates and the losses.
+
+Everything is measured in log rate (decades), whatever the sweep was, and against the curve's own noise, whatever the
+loss's unit: adding a constant to all losses, or multiplying them, changes no reading.
+
+The procedure is Smith's LR range test (arXiv:1506.01186, section 3.3): the rate to use lies left of the lowest point,
+where the loss still falls.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Fewer points than this make no curve.
+FEWEST_POINTS = 8
+# Width of the smoothing kernel in decades of rate: wide enough for some four points of a 100-step sweep over 8 decades.
+_BANDWIDTH_DECADES = 0.15
+# A smoothed fall has to be this many standard errors deep to be called a fall.
+_FALL_IN_STANDARD_ERRORS = 4.0
+# `slide` ends where the loss falls less than this share of its steepest fall per decade.
+_SLIDE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a curve says before a rate is chosen from it.
+
+    Attributes:
+        smooth: the smoothed losses, one per rate of the curve; read up to the last usable one.
+        slope: change of the smoothed loss per decade of rate.
+        noise: standard deviation of one loss about the smooth curve.
+        start: the level before the rate mattered.
+        lowest: index of the lowest smoothed loss.
+        falls: whether the loss falls by more than its noise explains.
+    """
+
+    smooth: Array
+    slope: Array
+    noise: float
+    start: float
+    lowest: int
+    falls: bool
+
+
+def read(lr: Array, loss: Array) -> Reading:
+    """Read a curve of finite losses.
+
+    Args:
+        lr: rates above 0, rising, shape [N], N >= 3.
+        loss: the finite loss at each, shape [N].
+
+    Example:
+        >>> lr = np.logspace(-5, 0, 51)
+        >>> loss = np.where(lr < 0.1, 2.0 - 1.5 * np.clip(np.log10(lr) + 4, 0, 3) / 3, 2.0)
+        >>> reading = read(lr, loss)
+        >>> bool(reading.falls), float(round(lr[reading.lowest], 3))
+        (True, 0.063)
+    """
+    position = np.log10(lr)
+    noise = _noise(loss)
+    start = float(np.median(loss[: max(3, len(loss) // 8)]))
+    # A blow-up at the end says where the edge is, not how high it is: cut it, or smoothing would smear it to the left.
+    ceiling = start + max(start - float(np.min(loss)), 3.0 * noise)
+    smooth, slope, weight = _local_lines(position, np.minimum(loss, ceiling))
+    lowest = int(np.argmin(smooth))
+    standard_error = noise * float(np.sqrt(1.0 / weight[lowest] + 1.0 / max(3, len(loss) // 8)))
+    fall = start - float(smooth[lowest])
+    falls = fall > _FALL_IN_STANDARD_ERRORS * standard_error and fall > 1e-12 * abs(start)
+    return Reading(smooth=smooth, slope=slope, noise=noise, start=start, lowest=lowest, falls=bool(falls))
+
+
+def minimum(lr: Array, reading: Reading) -> float:
+    """Return the rate of the lowest smoothed loss: the edge, too high to train at."""
+    return float(lr[reading.lowest])
+
+
+def steepest(lr: Array, reading: Reading) -> float:
+    """Return the rate at which the smoothed loss falls fastest per decade, left of its lowest point."""
+    return float(lr[_steepest_index(reading)])
+
+
+def slide(lr: Array, reading: Reading) -> float:
+    """Return the last rate, going up from the steepest, before the fall per decade drops under a quarter of it."""
+    first = _steepest_index(reading)
+    threshold = _SLIDE_SHARE * reading.slope[first]
+    last = first
+    while last < reading.lowest and reading.slope[last + 1] <= threshold:
+        last += 1
+    return float(lr[last])
+
+
+def valley(lr: Array, reading: Reading) -> float:
+    """Return the geometric middle of the fall: between the rates where a tenth and nine tenths of it have happened."""
+    depth = reading.start - reading.smooth[: reading.lowest + 1]
+    total = depth[-1]
+    low = int(np.argmax(depth >= 0.1 * total))
+    high = int(np.argmax(depth >= 0.9 * total))
+    return float(np.sqrt(lr[low] * lr[high]))
+
+
+READINGS = {"minimum": minimum, "slide": slide, "steepest": steepest, "valley": valley}
+
+
+def suggest(lr: Array, reading: Reading) -> tuple[float, tuple[float, float]]:
+    """Return a peak rate for one-cycle and the interval it may lie in.
+
+    The peak is the lowest point's rate divided by `PEAK_MARGIN`, but no lower than the steepest point: an instability
+    needs some steps to show, so the curve turns later than a long run would. The interval reaches from the lower of
+    peak / 3 and the steepest point to the lower of the lowest point and 3 times the peak.
+
+    The margin is a rule of thumb, compared on the tasks of ``benchmarks/first_suggestion.py``; it is not a hit rate.
+    """
+    edge, steep = minimum(lr, reading), steepest(lr, reading)
+    peak = max(edge / PEAK_MARGIN, min(steep, edge / 2.0))
+    return peak, (min(peak / 3.0, steep), min(peak * 3.0, edge))
+
+
+PEAK_MARGIN = 4.0
+
+
+def _steepest_index(reading: Reading) -> int:
+    return int(np.argmin(reading.slope[: reading.lowest + 1]))
+
+
+def _noise(loss: Array) -> float:
+    # Second differences forget any straight trend; for independent noise their variance is 6 times that of one loss.
+    if len(loss) < 3:
+        return 0.0
+    bends = np.abs(loss[2:] - 2.0 * loss[1:-1] + loss[:-2])
+    return float(1.4826 * np.median(bends) / np.sqrt(6.0))
+
+
+def _local_lines(position: Array, loss: Array) -> tuple[Array, Array, Array]:
+    # A weighted straight line through the neighbours of each point (Cleveland 1979, without the robustness steps):
+    # its height, its slope, and how many points it stands on.
+    spacing = float(np.median(np.diff(position)))
+    bandwidth = max(_BANDWIDTH_DECADES, 1.5 * spacing)
+    smooth = np.empty_like(loss)
+    slope = np.empty_like(loss)
+    weight = np.empty_like(loss)
+    for i, centre in enumerate(position):
+        low, high = np.searchsorted(position, (centre - 3.0 * bandwidth, centre + 3.0 * bandwidth))
+        smooth[i], slope[i], weight[i] = _line_at(centre, position[low:high], loss[low:high], bandwidth)
+    return smooth, slope, weight
+
+
+def _line_at(centre: Any, position: Array, loss: Array, bandwidth: float) -> tuple[float, float, float]:
+    offset = position - centre
+    kernel = np.exp(-0.5 * (offset / bandwidth) ** 2)
+    total = kernel.sum()
+    mean_offset, mean_loss = kernel @ offset / total, kernel @ loss / total
+    spread = kernel @ (offset - mean_offset) ** 2 / total
+    slope = kernel @ ((offset - mean_offset) * (loss - mean_loss)) / total / spread if spread > 0 else 0.0
+    return float(mean_loss - slope * mean_offset), float(slope), float(total**2 / (kernel @ kernel))

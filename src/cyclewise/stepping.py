@@ -1,0 +1,324 @@
+"""One optimizer update from a batch: the one place for unpacking, autocast, scaler, accumulation and closures.
+
+Shared by the range test, the measurements and the Learner, so that they all mean the same by "a step". A step is one
+optimizer update, made from `accumulation_steps` batches whose losses are averaged.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cyclewise._validation import describe, instance, whole
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+
+LossFunction = Callable[..., Tensor]
+
+
+class Step:
+    """Make one optimizer update from the next `accumulation_steps` batches.
+
+    Args:
+        model: the model; its mode (train, eval) is left as it is.
+        optimizer: any torch optimizer; one whose ``step`` needs a closure (LBFGS) gets one.
+        loss_fn: ``loss_fn(outputs, targets)`` returning a scalar tensor; None takes ``output.loss`` of a model that is
+            called with a dict batch.
+        accumulation_steps: batches per update, at least 1; each counts the same.
+        autocast_dtype: run forward and loss under ``torch.autocast`` in this dtype, for example ``torch.bfloat16``.
+        scaler: a ``torch.amp.GradScaler`` for float16; it may skip an update, see :attr:`skipped`.
+
+    Attributes:
+        skipped: whether the scaler skipped the last update, because a gradient was not finite.
+
+    Raises:
+        ArgumentTypeError: `optimizer` is no torch optimizer, or `loss_fn` cannot be called.
+        ArgumentError: `accumulation_steps` is not a whole number of at least 1.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> step = Step(model, torch.optim.SGD(model.parameters(), lr=0.25), nn.functional.mse_loss)
+        >>> step([(torch.tensor([[2.0]]), torch.tensor([[0.0]]))]).item()  # the loss before the update
+        4.0
+        >>> model.weight.item()  # 1 - 0.25 * 8
+        -1.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss_fn: LossFunction | None,
+        *,
+        accumulation_steps: int = 1,
+        autocast_dtype: torch.dtype | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+    ) -> None:
+        instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be trained")
+        instance(
+            "optimizer",
+            optimizer,
+            Optimizer,
+            "a torch.optim.Optimizer",
+            way_out="make one first, for example torch.optim.SGD(model.parameters(), lr=0.1)",
+        )
+        if loss_fn is not None and not callable(loss_fn):
+            raise ArgumentTypeError(
+                f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
+                "pass for example torch.nn.functional.cross_entropy"
+            )
+        self.model = model
+        self.optimizer = optimizer
+        self.accumulation_steps = whole(
+            "accumulation_steps", accumulation_steps, minimum=1, way_out="pass 1 for an update after every batch"
+        )
+        self.skipped = False
+        self._loss_fn = loss_fn
+        self._autocast_dtype = autocast_dtype
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._needs_closure = needs_closure(optimizer)
+        self._device = device_of(model)
+
+    def __call__(self, batches: Sequence[Any]) -> Tensor:
+        """Update once from `batches` and return their mean loss before the update, a detached scalar tensor."""
+        if self._needs_closure:
+            return self._step_with_closure(batches)
+        loss = self._gradients(batches)
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            scale = self._scaler.get_scale()
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+            self.skipped = self._scaler.get_scale() < scale
+        return loss
+
+    def loss(self, batch: Any) -> Tensor:
+        """Return the loss of one batch, with its graph."""
+        if self._device.type != "cpu":
+            batch = to_device(batch, self._device)
+        if self._autocast_dtype is None:
+            return batch_loss(self.model, self._loss_fn, batch)
+        with torch.autocast(self._device.type, dtype=self._autocast_dtype):
+            return batch_loss(self.model, self._loss_fn, batch)
+
+    def _gradients(self, batches: Sequence[Any]) -> Tensor:
+        self.optimizer.zero_grad()
+        if len(batches) == 1:
+            loss = self.loss(batches[0])
+            self._backward(loss)
+            return loss.detach()
+        total: Tensor | float = 0.0
+        for batch in batches:
+            loss = self.loss(batch) / len(batches)
+            self._backward(loss)
+            total = total + loss.detach()
+        assert isinstance(total, Tensor)
+        return total
+
+    def _backward(self, loss: Tensor) -> None:
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def _step_with_closure(self, batches: Sequence[Any]) -> Tensor:
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor:
+            with torch.enable_grad():
+                losses.append(self._gradients(batches))
+            return losses[-1]
+
+        if self._scaler is None:
+            self.optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            self._scaler.step(self.optimizer, closure)  # raises torch's own explanation: scaling and closures don't mix
+        return losses[0]
+
+
+def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor:
+    """Return the scalar loss of `model` on one batch.
+
+    A batch is ``(inputs, targets)``: a tensor of inputs is passed as ``model(x)``, a tuple or list as ``model(*x)``, a
+    dict as ``model(**x)``; with more than two items the last is the target. A dict batch is passed as
+    ``model(**batch)`` and its loss is ``loss_fn(output, batch)``, or ``output.loss`` where `loss_fn` is None.
+
+    Raises:
+        ArgumentError: the batch, the output or the loss has a shape that cannot work.
+
+    Example:
+        >>> add = lambda a, b: a + b
+        >>> batch_loss(add, nn.functional.mse_loss, (torch.ones(2), torch.ones(2), torch.zeros(2)))
+        tensor(4.)
+    """
+    if isinstance(batch, Mapping):
+        output = model(**batch)
+        loss = _own_loss(output) if loss_fn is None else loss_fn(output, batch)
+    else:
+        if loss_fn is None:
+            raise ArgumentError(
+                "loss_fn must be a function for batches of (inputs, targets), got None; "
+                "pass for example torch.nn.functional.cross_entropy"
+            )
+        inputs, targets = split_batch(batch)
+        loss = loss_fn(forward(model, inputs), targets)
+    if not isinstance(loss, Tensor) or (loss.ndim and loss.numel() != 1):
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else describe(loss)
+        raise ArgumentError(f'loss_fn must return a scalar tensor, got {got}; average it, for example reduction="mean"')
+    return loss.reshape(()) if loss.ndim else loss
+
+
+def forward(model: nn.Module, inputs: Any) -> Any:
+    """Return ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict of inputs."""
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(inputs)
+
+
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """Return ``(inputs, targets)`` of a tuple or list batch; the last item is the target.
+
+    Raises:
+        ArgumentError: the batch is not a tuple or list of at least two items.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        got = (
+            f"a {type(batch).__name__} of {len(batch)} item(s)" if isinstance(batch, (tuple, list)) else describe(batch)
+        )
+        raise ArgumentError(
+            f"train_loader must yield batches (inputs, targets) or dicts, got {got}; "
+            "have it yield both, for an autoencoder (x, x), or pass train_step= with your own update"
+        )
+    return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return the batch with every tensor in it on `device`; tuples, lists, dicts and named tuples keep their type."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        moved = {key: to_device(value, device) for key, value in batch.items()}
+        return type(batch)(moved) if type(batch) is not dict else moved  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer; the CPU where it has none."""
+    tensor = next(model.parameters(), None)
+    if tensor is None:
+        tensor = next(model.buffers(), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Return whether ``optimizer.step`` cannot be called without a closure, as LBFGS's cannot.
+
+    >>> needs_closure(torch.optim.LBFGS([torch.zeros(1)])), needs_closure(torch.optim.SGD([torch.zeros(1)], lr=1.0))
+    (True, False)
+    """
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` into eval mode without gradients while the block runs; each module gets its own mode back.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(model):
+    ...     [part.training for part in model]
+    [False, False]
+    >>> [part.training for part in model]
+    [True, False]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class Batches:
+    """The batches of a loader, for ever: when the loader ends it is started again.
+
+    Args:
+        loader: any iterable that can be iterated more than once: a DataLoader, a list, a loader without length.
+        name: the argument's name in messages.
+
+    Attributes:
+        num_passes: how often the loader has been started.
+
+    Raises:
+        ArgumentTypeError: the loader cannot be iterated, or only once (a generator, an iterator).
+        ArgumentError: the loader is empty.
+
+    Example:
+        >>> batches = Batches([1, 2, 3])
+        >>> batches.take(2), batches.take(2)
+        ([1, 2], [3, 1])
+    """
+
+    def __init__(self, loader: Any, *, name: str = "train_loader") -> None:
+        check_loader(loader, name=name)
+        self.num_passes = 0
+        self._loader = loader
+        self._name = name
+        self._iterator: Iterator[Any] = iter(())
+
+    def take(self, num_batches: int) -> list[Any]:
+        """Return the next batches, starting the loader again where it ends."""
+        return [self._next() for _ in range(num_batches)]
+
+    def one_pass(self) -> Iterator[Any]:
+        """Return an iterator over one pass of the loader, from its beginning."""
+        self.num_passes += 1
+        is_empty = True
+        for batch in self._loader:
+            is_empty = False
+            yield batch
+        if is_empty:
+            raise ArgumentError(
+                f"{self._name} must yield at least one batch, got an empty one; "
+                "check the size of the data set, and drop_last with a batch larger than it"
+            )
+
+    def _next(self) -> Any:
+        for batch in self._iterator:
+            return batch
+        self._iterator = self.one_pass()
+        return next(self._iterator)
+
+
+def check_loader(loader: Any, *, name: str) -> None:
+    """Raise :class:`ArgumentTypeError` unless `loader` can be iterated again and again."""
+    if isinstance(loader, (Tensor, str)) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        raise ArgumentTypeError(
+            f"{name} must be an iterable of batches, got {describe(loader)}; "
+            "pass a torch.utils.data.DataLoader or a list of batches"
+        )
+    if hasattr(loader, "__next__"):
+        raise ArgumentTypeError(
+            f"{name} must be iterable more than once, got the one-shot iterator {type(loader).__name__}, "
+            "whose batches would be lost; pass the loader itself, or list(...) of a few batches"
+        )
+
+
+def _own_loss(output: Any) -> Tensor:
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if not isinstance(loss, Tensor):
+        raise ArgumentError(
+            "loss_fn must be a function (output, batch) -> scalar tensor when the model's output has no .loss, "
+            f"got None and an output of type {type(output).__name__}; pass loss_fn="
+        )
+    return loss

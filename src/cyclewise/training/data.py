@@ -1,0 +1,192 @@
+"""Training and validation batches, and a loader for arrays that indexes whole batches at once."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cyclewise._validation import describe, fraction, whole
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.stepping import check_loader
+
+
+@dataclass(frozen=True)
+class Data:
+    """The batches to train on, and those to judge by.
+
+    Args:
+        train_loader: batches ``(inputs, targets)`` or dicts; any iterable that can be iterated more than once.
+        valid_loader: held-out batches; None for no validation.
+
+    Raises:
+        ArgumentTypeError: a loader cannot be iterated, or only once.
+
+    Example:
+        >>> data = Data([(torch.ones(2, 3), torch.zeros(2))])
+        >>> data.steps_per_epoch, data.valid_loader
+        (1, None)
+    """
+
+    train_loader: Any
+    valid_loader: Any = None
+
+    def __post_init__(self) -> None:
+        check_loader(self.train_loader, name="train_loader")
+        if self.valid_loader is not None:
+            check_loader(self.valid_loader, name="valid_loader")
+
+    @classmethod
+    def from_arrays(
+        cls, inputs: Any, targets: Any, *, valid_fraction: float = 0.2, batch_size: int = 64, seed: int = 0
+    ) -> "Data":
+        """Split arrays into training and validation batches.
+
+        Args:
+            inputs: tensor or array, or a tuple or dict of them, first dimension N.
+            targets: tensor or array, first dimension N.
+            valid_fraction: fraction of the N samples set aside for validation, drawn at random; 0.0: none.
+            batch_size: samples per batch; the last batch of an epoch may be smaller.
+            seed: draws the split and the order of each epoch.
+
+        Raises:
+            ArgumentError: lengths differ, the arrays are empty, or the split leaves nothing to train on.
+
+        Example:
+            >>> data = Data.from_arrays(torch.randn(100, 4), torch.zeros(100), batch_size=30)
+            >>> [len(targets) for _, targets in data.train_loader], len(data.valid_loader)
+            ([30, 30, 20], 1)
+        """
+        held_out = fraction("valid_fraction", valid_fraction)
+        size = whole("batch_size", batch_size, minimum=1, way_out="64 is a good start")
+        seed = whole("seed", seed, minimum=0, way_out="pass 0")
+        inputs, targets = _tensors("inputs", inputs), _tensors("targets", targets)
+        num_samples = _length("targets", targets)
+        if _length("inputs", inputs) != num_samples:
+            raise ArgumentError(
+                f"inputs must have as many samples as targets, got {_length('inputs', inputs)} and {num_samples}; "
+                "the first dimension counts the samples"
+            )
+        num_valid = round(held_out * num_samples)
+        if num_samples - num_valid < 1:
+            raise ArgumentError(
+                f"valid_fraction must leave at least one sample to train on, got {valid_fraction!r} of {num_samples}; "
+                "pass a smaller fraction"
+            )
+        order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+        valid, train = order[:num_valid], order[num_valid:]
+        return cls(
+            ArrayLoader(_pick(inputs, train), _pick(targets, train), batch_size=size, seed=seed),
+            ArrayLoader(_pick(inputs, valid), _pick(targets, valid), batch_size=size, seed=None) if num_valid else None,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per pass over the training data.
+
+        Raises:
+            ArgumentError: the training loader has no length, or is empty.
+        """
+        try:
+            length = len(self.train_loader)
+        except TypeError:
+            raise ArgumentError(
+                f"train_loader must have a length where epochs are counted, got a {type(self.train_loader).__name__} "
+                "without one; give it a __len__, or train for a number of steps with fit(policy)"
+            ) from None
+        if length < 1:
+            raise ArgumentError(
+                "train_loader must yield at least one batch, got a length of 0; "
+                "check the size of the data set, and drop_last with a batch larger than it"
+            )
+        return length
+
+
+class ArrayLoader:
+    """Batches of arrays by indexing: no per-sample collation, no worker processes.
+
+    The order of a pass is a function of the seed and the number of the pass alone, so a run can be repeated from any
+    epoch.
+
+    Args:
+        inputs: tensor, or tuple or dict of tensors, first dimension N.
+        targets: tensor, first dimension N.
+        batch_size: samples per batch.
+        seed: seeds the order of the passes; None keeps the order of the arrays.
+
+    Attributes:
+        num_passes: passes begun so far.
+
+    Example:
+        >>> loader = ArrayLoader(torch.arange(4), torch.arange(4), batch_size=3, seed=None)
+        >>> [inputs.tolist() for inputs, _ in loader]
+        [[0, 1, 2], [3]]
+    """
+
+    def __init__(self, inputs: Any, targets: Any, *, batch_size: int, seed: int | None) -> None:
+        self.batch_size = batch_size
+        self.num_passes = 0
+        self._arrays = (inputs, targets)
+        self._num_samples = len(targets)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return -(-self._num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        order = self._order()
+        self.num_passes += 1
+        inputs, targets = self._arrays
+        for indices in order.split(self.batch_size):
+            yield _pick(inputs, indices), _pick(targets, indices)
+
+    def _order(self) -> Tensor:
+        if self._seed is None:
+            return torch.arange(self._num_samples)
+        # One generator per pass: SeedSequence mixes the two numbers so that neighbours are unrelated.
+        words = np.random.SeedSequence((self._seed, self.num_passes)).generate_state(2)
+        mixed = (int(words[0]) << 31) ^ int(words[1])
+        return torch.randperm(self._num_samples, generator=torch.Generator().manual_seed(mixed))
+
+
+def _tensors(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tensors(f"{name}[{key!r}]", item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_tensors(f"{name}[{i}]", item) for i, item in enumerate(value))
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"{name} must be an array of numbers, got {describe(value)}; encode it as numbers first"
+        ) from error
+    return tensor
+
+
+def _length(name: str, value: Any) -> int:
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple):
+        lengths = {_length(name, item) for item in value}
+        if len(lengths) != 1:
+            raise ArgumentError(
+                f"{name} must all have the same number of samples, got {sorted(lengths)}; "
+                "the first dimension counts the samples"
+            )
+        return lengths.pop()
+    if value.ndim == 0 or len(value) == 0:
+        raise ArgumentError(
+            f"{name} must hold at least one sample, got shape {tuple(value.shape)}; "
+            "the first dimension counts the samples"
+        )
+    return len(value)
+
+
+def _pick(value: Any, indices: Tensor) -> Any:
+    if isinstance(value, dict):
+        return {key: item[indices] for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(item[indices] for item in value)
+    return value[indices]

@@ -1,0 +1,62 @@
+"""``learn.sched``: the article's pictures of the last range test and the last fit."""
+
+from typing import TYPE_CHECKING
+
+from cyclewise.drawing import Chart, Line
+from cyclewise.errors import ArgumentError
+from cyclewise.range_test import RangeTest
+from cyclewise.training.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Sched:
+    """Pictures of what a Learner did last.
+
+    Args:
+        range_test: its last range test, if any.
+        history: its last fit, if any.
+        shows_fit: whether the fit came after the range test.
+    """
+
+    def __init__(self, range_test: RangeTest | None, history: History | None, *, shows_fit: bool) -> None:
+        self._range_test = range_test
+        self._history = history
+        self._shows_fit = shows_fit
+
+    def plot_lr(self) -> "Figure":
+        """Draw the rate over the steps of the last `lr_find` or fit, and the momentum where the policy moves it.
+
+        Raises:
+            ArgumentError: nothing has been run yet.
+        """
+        from cyclewise.drawing.figure import draw
+
+        if self._history is not None and (self._shows_fit or self._range_test is None):
+            return draw(self._history.rate_charts())
+        lr = self._found().curve.lr.tolist()
+        line = Line("rate", list(range(len(lr))), lr)
+        chart = Chart("Learning rate", "step (optimizer updates)", "learning rate (log scale)", [line], y_log=True)
+        return draw([chart])
+
+    def plot(self) -> "Figure":
+        """Draw loss against rate: of the last `lr_find`, or of the last fit where there was none.
+
+        Raises:
+            ArgumentError: nothing has been run yet.
+        """
+        if self._range_test is None and self._history is not None:
+            from cyclewise.drawing.figure import draw
+
+            lr, loss = self._history.lr.tolist(), self._history.loss.tolist()
+            line = Line("loss of each step", lr, loss, points=True)
+            return draw([Chart("Loss against learning rate", "learning rate", "loss (before each update)", [line])])
+        return self._found().plot()
+
+    def _found(self) -> RangeTest:
+        if self._range_test is None:
+            raise ArgumentError(
+                "sched must have something to draw, got no run yet; call learn.lr_find() or a fit first"
+            )
+        return self._range_test

@@ -1,0 +1,79 @@
+import io
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+from matplotlib.colors import to_hex
+
+from cyclewise.drawing import Band, Chart, Line, Mark
+from cyclewise.drawing.figure import draw
+from cyclewise.drawing.palette import LIGHT
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+
+CHART = Chart(
+    "Loss",
+    "learning rate (log scale)",
+    "loss",
+    [Line("raw", [1e-4, 1e-2, 1], [2, math.nan, 3], role="muted", points=True), Line("_x $y", [1e-4, 1], [2, 1])],
+    bands=[Band("interval", 0.1, 0.5)],
+    marks=[Mark("max_lr 0.3", 0.3), Mark("nowhere", math.nan)],
+    x_log=True,
+    y_limits=(0, 4),
+)
+
+
+def test_a_figure_has_one_column_of_axes():
+    figure = draw([CHART, CHART])
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        assert axes.get_xlabel() == "learning rate (log scale)"
+        assert axes.get_ylabel() == "loss"
+        assert axes.get_xscale() == "log"
+        assert axes.get_ylim() == (0, 4)
+        assert [text.get_text() for text in axes.texts] == ["max_lr 0.3"]
+
+
+def test_roles_have_the_colours_of_the_svg():
+    dots, line = draw([CHART]).axes[0].lines[:2]
+    assert to_hex(dots.get_color()) == LIGHT["muted"]
+    assert to_hex(line.get_color()) == LIGHT["accent"]
+
+
+def test_every_line_and_band_is_in_the_legend():
+    legend = draw([CHART]).axes[0].get_legend()
+    assert [text.get_text().lstrip("\u200b") for text in legend.get_texts()] == ["raw", r"_x \$y", "interval"]
+
+
+def test_it_is_saved_without_a_display_and_without_warnings():
+    file = io.BytesIO()
+    draw([CHART, Chart("$", "^_{", r"\frac{", [Line("a$b$", [], [])])]).savefig(file, format="png")
+    assert file.getvalue().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("x", "y"), [([], []), ([1], [1]), ([1, 2], [math.inf, math.nan]), ([-1, 0], [5e-324, 1e308])])
+@pytest.mark.parametrize("log", [False, True])
+def test_degenerate_curves_are_drawn(x, y, log):
+    draw([Chart("t", "x", "y", [Line("a", x, y)], x_log=log, y_log=log)]).savefig(io.BytesIO())
+
+
+def test_nothing_to_draw_is_an_error():
+    message = "charts must hold at least one chart, got []; pass what is to be drawn"
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}$"):
+        draw([])
+
+
+def test_an_item_of_another_kind_is_an_error():
+    with pytest.raises(ArgumentTypeError, match=r"^charts must hold charts, got a str; pass a list of Chart$"):
+        draw(["loss"])
+
+
+def test_importing_brings_neither_matplotlib_nor_jinja():
+    program = (
+        "import sys, cyclewise.drawing.figure, cyclewise.drawing.html, cyclewise.report; "
+        "print(sorted({'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
+    )
+    # torch is cyclewise's to import elsewhere; a picture needs none of the three.
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,131 @@
+"""The layout of the architecture page, enforced: arrows point down, the public names are what they are said to be."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cyclewise
+
+SOURCE = Path(cyclewise.__file__).parent
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+LAYERS = {
+    "errors": 0,
+    "_validation": 0,
+    "drawing": 0,
+    "policies": 0,
+    "progress": 0,
+    "scheduler": 1,
+    "state": 1,
+    "stepping": 1,
+    "range_test": 2,
+    "training": 3,
+    "experiments": 4,
+    "report": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+# Within a layer a part imports another only where this says so.
+SAME_LAYER = {
+    ("_validation", "errors"),
+    ("drawing", "_validation"),
+    ("drawing", "errors"),
+    ("policies", "_validation"),
+    ("policies", "drawing"),
+    ("policies", "errors"),
+    ("progress", "errors"),
+}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            parts |= {name.name.split(".")[1] for name in node.names if name.name.startswith("cyclewise.")}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            pytest.fail(f"{path} uses a relative import, which this test cannot follow")
+        elif isinstance(node, ast.ImportFrom) and node.module == "cyclewise":
+            parts |= {name.name for name in node.names if name.name in LAYERS}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("cyclewise."):
+            parts.add(node.module.split(".")[1])
+    return parts
+
+
+def output_of(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent != SOURCE or p.stem != "__init__"], ids=str)
+def test_arrows_point_down(path):
+    part = part_of(path)
+    for imported in imported_parts(path) - {part}:
+        assert LAYERS[imported] < LAYERS[part] or (part, imported) in SAME_LAYER, f"{path} imports {imported}"
+
+
+def test_every_part_has_a_layer():
+    assert {part_of(path) for path in MODULES} - {"__init__"} <= set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_files_are_small_and_well_named(path):
+    assert len(path.read_text().splitlines()) <= 400
+    assert path.stem not in {"utils", "misc", "helpers", "common"}
+
+
+def test_public_names_are_sorted_and_importable():
+    assert sorted(cyclewise.__all__) == cyclewise.__all__
+    assert set(cyclewise.__all__) == set(cyclewise._HOMES)
+    assert set(cyclewise.__all__) <= set(dir(cyclewise))
+    for name in cyclewise.__all__:
+        assert getattr(cyclewise, name) is not None
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"cyclewise.{home}" for name, home in cyclewise._HOMES.items()}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=re.escape("module 'cyclewise' has no attribute 'lr_fnd'")):
+        cyclewise.lr_fnd  # noqa: B018
+
+
+def test_public_objects_are_documented():
+    for name in cyclewise.__all__:
+        assert getattr(cyclewise, name).__doc__, name
+
+
+def test_heavy_packages_load_only_where_they_are_used():
+    # Touching every public name must not bring in what only drawing, progress bars or the command line need.
+    code = (
+        "import sys, cyclewise\n"
+        "for name in cyclewise.__all__: getattr(cyclewise, name)\n"
+        "print(sorted({'matplotlib', 'accelerate', 'rich', 'typer', 'jinja2', 'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    # torch itself may import some of these; what matters is that cyclewise adds none.
+    base = "import sys, torch, torch.utils.data\nprint(sorted({'jinja2', 'rich', 'scipy'} & set(sys.modules)))"
+    ours, torchs = (set(ast.literal_eval(output_of(program))) for program in (code, base))
+    assert ours - torchs == set()
+
+
+def test_importing_costs_at_most_0_15_s_beyond_torch():
+    code = (
+        "import time, torch, torch.optim.lr_scheduler, torch.utils.data, numpy\n"
+        "start = time.perf_counter()\n"
+        "import cyclewise\n"
+        "for name in cyclewise.__all__: getattr(cyclewise, name)\n"
+        "print(time.perf_counter() - start)"
+    )
+    runs = [float(output_of(code)) for _ in range(3)]
+    assert min(runs) <= 0.15, runs
