@@ -7,6 +7,7 @@ optimizer update, made from `accumulation_steps` batches whose losses are averag
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class Step:
         return losses[0]
 
 
-def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Tensor:
+def batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: Any) -> Tensor:
     """Return the scalar loss of `model` on one batch.
 
     A batch is ``(inputs, targets)``: a tensor of inputs is passed as ``model(x)``, a tuple or list as ``model(*x)``, a
@@ -170,7 +171,7 @@ def batch_loss(model: nn.Module, loss_fn: LossFunction | None, batch: Any) -> Te
     return loss.reshape(()) if loss.ndim else loss
 
 
-def forward(model: nn.Module, inputs: Any) -> Any:
+def forward(model: Callable[..., Any], inputs: Any) -> Any:
     """Return ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict of inputs."""
     if isinstance(inputs, (tuple, list)):
         return model(*inputs)
@@ -212,9 +213,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the model's first parameter or buffer; the CPU where it has none."""
-    tensor = next(model.parameters(), None)
-    if tensor is None:
-        tensor = next(model.buffers(), None)
+    tensor: Tensor | None = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 

@@ -65,7 +65,7 @@ def test_texts_of_a_chart_do_not_overlap(report, page_for):
             page.locator(CHART)
             .first.locator("text")
             .evaluate_all(
-                "texts => texts.map(text => { const b = text.getBoundingClientRect(); return [b.left, b.right, b.top, b.bottom] })"
+                "texts => texts.map(t => t.getBoundingClientRect()).map(b => [b.left, b.right, b.top, b.bottom])"
             )
         )
         assert len(boxes) > 10
@@ -110,12 +110,12 @@ def test_the_keyboard_moves_from_value_to_value(report, page_for):
         if chart.evaluate("chart => chart === document.activeElement"):
             break
     # It begins at the first mark.
-    assert "0.4169" in tip.inner_text()
+    assert "0.3981" in tip.inner_text()
     page.keyboard.press("ArrowLeft")
-    assert "0.3715" in tip.inner_text()
+    assert "0.3548" in tip.inner_text()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert "0.4677" in tip.inner_text()
+    assert "0.4467" in tip.inner_text()
     page.keyboard.press("Home")
     assert "1e-5" in tip.inner_text()
     page.keyboard.press("ArrowLeft")
@@ -124,13 +124,33 @@ def test_the_keyboard_moves_from_value_to_value(report, page_for):
     assert tip.is_hidden()
 
 
+def test_the_pointer_finds_the_sparse_line_among_the_dense_one(tmp_path, page_for):
+    lines = [Line("training", range(1000), range(1000)), Line("validation", [300, 700], [3, 7])]
+    path = write_html(Section("t", "c", [Chart("t", "step", "loss", lines)]), tmp_path / "report.html")
+    page = page_for(path).page
+    box = page.locator(CHART).bounding_box()
+    seen = set()
+    for offset in range(0, int(box["width"]), 4):
+        page.mouse.move(box["x"] + offset, box["y"] + box["height"] / 2)
+        seen |= {tuple(page.locator(".cw-tip").inner_text().split("\n"))}
+    assert ("step", "300", "training", "300", "validation", "3") in seen
+    assert ("step", "700", "training", "700", "validation", "7") in seen
+    assert len(seen) > 50
+
+
 def test_a_tap_shows_values(report, page_for):
     page = page_for(report, **PHONE).page
     chart = page.locator(CHART).first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert "smoothed" in page.locator(".cw-tip").first.inner_text()
+    tip = page.locator(".cw-tip").first
+    assert "smoothed" in tip.inner_text()
+    place = tip.bounding_box()
+    # Below the chart, so that it hides nothing of it, and inside the screen.
+    assert place["y"] >= box["y"] + box["height"] - 1
+    assert place["x"] >= box["x"] - 1
+    assert place["x"] + place["width"] <= box["x"] + box["width"] + 1
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(report, page_for):
@@ -138,7 +158,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(report, page_for):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     # The wide table scrolls by itself.
     assert page.locator(".cw-scroll").first.evaluate("box => box.scrollWidth > box.clientWidth")
-    assert page.locator(CHART).first.locator(".cw-x-title").bounding_box()["height"] >= 12
+    assert page.locator(CHART).first.locator(".cw-x-title").bounding_box()["height"] > 11
 
 
 def test_dark_screens_get_a_dark_page_and_paper_a_light_one(report, page_for):

@@ -58,6 +58,13 @@ def test_degenerate_curves_are_drawn(x, y, log):
     draw([Chart("t", "x", "y", [Line("a", x, y)], x_log=log, y_log=log)]).savefig(io.BytesIO())
 
 
+def test_long_names_leave_room_for_the_axes():
+    name = "a long name " * 100
+    figure = draw([Chart(name, name, name, [Line(name, [0, 1], [0, 1])] * 3, [Band(name, 0, 1)], [Mark(name, 0.5)])])
+    figure.savefig(io.BytesIO())
+    assert figure.axes[0].get_position().width > 0.8
+
+
 def test_nothing_to_draw_is_an_error():
     message = "charts must hold at least one chart, got []; pass what is to be drawn"
     with pytest.raises(ArgumentError, match=f"^{re.escape(message)}$"):

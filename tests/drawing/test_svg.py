@@ -14,6 +14,7 @@ from cyclewise.drawing.hover import payload
 from cyclewise.drawing.labels import fit, place, width
 from cyclewise.drawing.palette import DARK, LIGHT, styles
 from cyclewise.drawing.svg import LARGE_FONT_SIZE, WIDTH, arrange, svg
+from cyclewise.errors import ArgumentError
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 NASTY = ["</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a & b <!-- c", "\x00\ud800\u2028"]
@@ -125,9 +126,10 @@ def test_a_mark_without_a_finite_place_is_left_out():
 
 @given(st.floats(1, 1e12), st.floats(1e-6, 1))
 def test_tick_labels_never_overlap(start, spread):
-    layout = arrange(chart_of([0.0, 1.0], x=[start, start * (1 + spread)]))
-    middles = layout.across(layout.x.ticks.positions)
-    halves = [width(label, LARGE_FONT_SIZE) / 2 for label in layout.x.ticks.labels]
+    drawn = parsed(chart_of([0.0, 1.0], x=[start, start * (1 + spread)]))
+    (group,) = (g for g in drawn.iter(f"{NAMESPACE}g") if g.get("text-anchor") == "middle")
+    middles = [float(text.get("x")) for text in group]
+    halves = [width(text.text, LARGE_FONT_SIZE) / 2 for text in group]
     ends = [middle + half for middle, half in zip(middles, halves, strict=True)]
     starts = [middle - half for middle, half in zip(middles, halves, strict=True)]
     assert len(middles) >= 2
@@ -144,8 +146,14 @@ def test_placed_labels_stay_apart(labels):
         assert row is None or all(row != r or high <= a or low >= b for r, a, b in boxes[:index])
 
 
+def test_a_line_needs_one_x_for_each_y():
+    message = "x and y of line 'a' must be equally long, got 2 and 1; pass one x for each y"
+    with pytest.raises(ArgumentError, match=f"^{message}$"):
+        Line("a", [0, 1], [0])
+
+
 def test_long_text_is_cut_with_an_ellipsis():
-    assert fit("x" * 500, 100, 10) == "x" * 14 + "…"
+    assert fit("x" * 500, 100, 10) == "x" * 15 + "…"
     assert fit("short", 100, 10) == "short"
 
 

@@ -62,7 +62,9 @@ class Axis:
         if self.log:
             low, high = math.log10(self.low), math.log10(self.high)
             return np.asarray((np.log10(numbers) - low) / (high - low))
-        return np.asarray((numbers - self.low) / (self.high - self.low))
+        # A value may lie further off than a float can tell; infinity is an honest place for it.
+        with np.errstate(over="ignore"):
+            return np.asarray((numbers - self.low) / (self.high - self.low))
 
 
 def fit_axis(
@@ -188,20 +190,21 @@ def _linear_range(finite: Floats, margin: float) -> tuple[float, float]:
     if size < SMALLEST:
         return 0.0, 1.0
     if high - low <= FLAT * size:
-        return low - size / 2, high + size / 2
+        return max(low - size / 2, -LARGEST), min(high + size / 2, LARGEST)
     space = margin * (high - low)
     return (
-        max(0.0, low - space) if low >= 0 else low - space,
-        min(0.0, high + space) if high <= 0 else high + space,
+        max(low - space, 0.0 if low >= 0 else -LARGEST),
+        min(high + space, 0.0 if high <= 0 else LARGEST),
     )
 
 
 def _log_range(finite: Floats, margin: float) -> tuple[float, float]:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.1, 1.0)
     if high <= low * (1 + FLAT):
-        return low / 2, high * 2
-    factor = 10 ** (margin * (math.log10(high) - math.log10(low)))
-    return max(low / factor, SMALLEST / 10), min(high * factor, LARGEST * 10)
+        factor = 2.0
+    else:
+        factor = 10 ** (margin * (math.log10(high) - math.log10(low)))
+    return max(low / factor, SMALLEST), min(high * factor, LARGEST)
 
 
 def _multiple(multiple: int, power: int) -> float:
@@ -211,10 +214,10 @@ def _multiple(multiple: int, power: int) -> float:
 
 def _linear_label(position: float, positions: Sequence[float], exponent: int) -> str:
     size = max(abs(positions[0]), abs(positions[-1]))
-    if position == 0 and (exponent < -5 or size >= 1e6):
-        return "0"
-    if exponent >= -5 and size < 1e6:
+    if 1e-3 <= size < 1e6:
         return f"{position:,.{max(0, -exponent)}f}"
+    if position == 0:
+        return "0"
     return _scientific(position, max(0, math.floor(math.log10(abs(position))) - exponent))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cyclewise.errors import ArgumentError
+
 Role = Literal["primary", "secondary", "muted"]
 Number = float | int
 
@@ -24,6 +26,9 @@ class Line:
             "muted" for context such as raw data behind a smoothed curve.
         dashed: draw the line dashed.
         points: draw dots instead of a line.
+
+    Raises:
+        ArgumentError: `x` and `y` differ in length.
     """
 
     name: str
@@ -32,6 +37,13 @@ class Line:
     role: Role = "primary"
     dashed: bool = False
     points: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ArgumentError(
+                f"x and y of line {self.name!r} must be equally long, got {len(self.x)} and {len(self.y)}; "
+                "pass one x for each y"
+            )
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ _AXES_POINTS_WIDE = 430.0
 _LABEL_POINTS = 8.5
 _LABEL_ROW_POINTS = 12.0
 _MOST_LABEL_ROWS = 6
+# Longer texts are cut: they would squeeze the axes.
+_TEXT_POINTS = 10.0
+_LEGEND_POINTS_WIDE = 300.0
+_AXES_POINTS_HIGH = _INCHES_PER_CHART * 72
 
 
 def draw(charts: Sequence[Chart]) -> "Figure":
@@ -76,11 +80,11 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
             # matplotlib scales dashes with the line's width.
             dashes = (0, tuple(part / style.width for part in style.dashes)) if style.dashes else "solid"
             handles += axes.plot(x, y, linestyle=dashes, linewidth=width, color=color)
-        names.append(_plain(line.name))
+        names.append(_plain(line.name, _LEGEND_POINTS_WIDE))
     for band, color in zip(chart.bands, band_colors(chart), strict=True):
         if np.isfinite(drawable([band.low, band.high], log=chart.x_log)).all():
             handles.append(axes.axvspan(band.low, band.high, color=palette.LIGHT[color], alpha=0.13, linewidth=0))
-            names.append(_plain(band.name))
+            names.append(_plain(band.name, _LEGEND_POINTS_WIDE))
     rows = _draw_marks(axes, chart)
     _dress(axes, chart, title_pad=6.0 + rows * _LABEL_ROW_POINTS)
     if len(chart.lines) > 1 or len(handles) > len(chart.lines):
@@ -92,20 +96,21 @@ def _draw_marks(axes: "Axes", chart: Chart) -> int:
     axis = x_axis(chart)
     marks = [mark for mark in chart.marks if np.isfinite(drawable(mark.x, log=chart.x_log))]
     positions = [_AXES_POINTS_WIDE * float(axis.fraction(mark.x)) for mark in marks]
+    names = [labels.fit(labels.clean(mark.name), _AXES_POINTS_WIDE, _LABEL_POINTS) for mark in marks]
     placed = labels.place(
         positions,
-        [labels.width(mark.name, _LABEL_POINTS) for mark in marks],
+        [labels.width(name, _LABEL_POINTS) for name in names],
         low=0.0,
         high=_AXES_POINTS_WIDE,
         most_rows=_MOST_LABEL_ROWS,
     )
-    for mark, position, label in zip(marks, positions, placed, strict=True):
+    for mark, name, position, label in zip(marks, names, positions, placed, strict=True):
         color = palette.LIGHT[palette.mark_color(mark.role)]
         axes.axvline(mark.x, color=color, linewidth=1.2, linestyle="solid" if mark.role == "primary" else "dashed")
         if label.row is None:
             continue
         axes.annotate(
-            _plain(mark.name),
+            _plain(name),
             (mark.x, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(label.middle - position, 3.0 + label.row * _LABEL_ROW_POINTS),
@@ -131,7 +136,7 @@ def _dress(axes: "Axes", chart: Chart, *, title_pad: float) -> None:
     axes.set_yticks(y.ticks.positions, y.ticks.labels)
     axes.minorticks_off()
     axes.set_xlabel(_plain(chart.x_label), color=palette.LIGHT["ink"])
-    axes.set_ylabel(_plain(chart.y_label), color=palette.LIGHT["ink"])
+    axes.set_ylabel(_plain(chart.y_label, _AXES_POINTS_HIGH), color=palette.LIGHT["ink"])
     axes.set_title(
         _plain(chart.title),
         loc="left",
@@ -148,7 +153,7 @@ def _dress(axes: "Axes", chart: Chart, *, title_pad: float) -> None:
     axes.spines["bottom"].set_color(palette.LIGHT["muted"])
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, available: float = _AXES_POINTS_WIDE) -> str:
     # matplotlib reads dollars as mathematics and hides legend entries that begin with an underscore.
-    text = labels.clean(text).replace("$", r"\$")
+    text = labels.fit(labels.clean(text), available, _TEXT_POINTS).replace("$", r"\$")
     return "\u200b" + text if text.startswith("_") else text

@@ -42,7 +42,7 @@ def payload(chart: Chart) -> str:
         "plot": [round(value, 1) for value in (layout.left, layout.top, layout.width, PLOT_HEIGHT)],
         "x": shared_x,
         "lines": lines,
-        "start": next((mark.x for mark in chart.marks if math.isfinite(mark.x)), None),
+        "start": next((float(mark.x) for mark in chart.marks if math.isfinite(mark.x)), None),
     }
     return escape_json(json.dumps(data, allow_nan=False, separators=(",", ":")))
 

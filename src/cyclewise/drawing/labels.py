@@ -33,8 +33,7 @@ def clean(text: object) -> str:
 
 def width(text: str, font_size: float) -> float:
     """Return about how wide `text` is drawn, in the unit of `font_size`."""
-    # Beyond Latin, Greek and Cyrillic a character may be a full em wide.
-    return sum(1.0 if character > "\u2e7f" else _CHARACTER_WIDTH for character in text) * font_size
+    return sum(map(_ems, text)) * font_size
 
 
 def fit(text: str, available: float, font_size: float) -> str:
@@ -45,9 +44,11 @@ def fit(text: str, available: float, font_size: float) -> str:
     """
     if width(text, font_size) <= available:
         return text
-    while text and width(text + "…", font_size) > available:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    used, length = width("…", font_size), 0
+    while length < len(text) and used + _ems(text[length]) * font_size <= available:
+        used += _ems(text[length]) * font_size
+        length += 1
+    return text[:length].rstrip() + "…"
 
 
 def place(
@@ -75,3 +76,8 @@ def place(
             rows[row].append((start, end))
         result.append(Placed(middle, row))
     return result
+
+
+def _ems(character: str) -> float:
+    # Beyond Latin, Greek and Cyrillic a character may be a full em wide.
+    return 1.0 if character > "\u2e7f" else _CHARACTER_WIDTH

@@ -125,7 +125,7 @@ def arrange(chart: Chart) -> Layout:
     y = y_axis(chart)
     left = 14.0 + max(labels.width(text, LARGE_FONT_SIZE) for text in y.ticks.labels)
     width = WIDTH - left - _RIGHT
-    x = _fitting_x_axis(chart, width)
+    x = _fitting_x_axis(chart, left)
     texts = [_mark_text(mark.name) for mark in chart.marks]
     shown = [bool(np.isfinite(drawable(mark.x, log=chart.x_log))) for mark in chart.marks]
     placed = iter(
@@ -143,20 +143,21 @@ def arrange(chart: Chart) -> Layout:
     return Layout(x, y, left, top, width, top + PLOT_HEIGHT + _BOTTOM, marks)
 
 
-def _fitting_x_axis(chart: Chart, width: float) -> Axis:
+def _fitting_x_axis(chart: Chart, left: float) -> Axis:
     for most in (7, 6, FEWEST_TICKS):
         axis = x_axis(chart, most=most)
-        if _fits(axis, axis.ticks, width):
+        if _fits(axis, axis.ticks, left):
             return axis
     for stride in (2, 3, len(axis.ticks.labels) - 1):
         ticks = Ticks(axis.ticks.positions[::stride], axis.ticks.labels[::stride])
-        if _fits(axis, ticks, width):
+        if _fits(axis, ticks, left):
             break
     return Axis(axis.low, axis.high, axis.log, ticks)
 
 
-def _fits(axis: Axis, ticks: Ticks, width: float) -> bool:
-    middles = width * axis.fraction(ticks.positions)
+def _fits(axis: Axis, ticks: Ticks, left: float) -> bool:
+    places = left + (WIDTH - left - _RIGHT) * axis.fraction(ticks.positions)
+    middles = np.asarray([_within(x, label) for x, label in zip(places.tolist(), ticks.labels, strict=True)])
     halves = np.asarray([labels.width(text, LARGE_FONT_SIZE) for text in ticks.labels]) / 2
     return bool(np.all(middles[1:] - halves[1:] - middles[:-1] - halves[:-1] >= _TICK_GAP))
 

@@ -139,7 +139,7 @@ class ArrayLoader:
         order = self._order()
         self.num_passes += 1
         inputs, targets = self._arrays
-        for indices in order.split(self.batch_size):
+        for indices in torch.split(order, self.batch_size):
             yield _pick(inputs, indices), _pick(targets, indices)
 
     def _order(self) -> Tensor:

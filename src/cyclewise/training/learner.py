@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -138,11 +139,11 @@ class Learner:
                 recorder=recorder,
                 validate=self._validate,
                 on_step_end=[
-                    lambda step, loss, hook=callback.on_step_end: hook(self, step, loss)
+                    partial(callback.on_step_end, self)
                     for callback in callbacks
                     if type(callback).on_step_end is not Callback.on_step_end
                 ],
-                on_epoch_end=[lambda epoch, hook=callback.on_epoch_end: hook(self, epoch) for callback in callbacks],
+                on_epoch_end=[partial(callback.on_epoch_end, self) for callback in callbacks],
                 progress=self.progress,
             )
         finally:

@@ -46,15 +46,16 @@
     title.remove();
 
     const lines = data.lines.map((line) => ({ ...line, points: [] }));
-    const stops = new Set();
+    const weights = new Map();
     for (const line of lines) {
       data.x[line.x].forEach((x, index) => {
         if (x === null || line.y[index] === null) return;
         line.points.push({ x, y: line.y[index], at: across(x) });
-        stops.add(x);
       });
+      // A place weighs more the fewer points a line has: the pointer finds the one value per epoch among all the steps.
+      for (const { x } of line.points) weights.set(x, (weights.get(x) || 0) + 1 / line.points.length);
     }
-    const positions = [...stops].sort((a, b) => a - b);
+    const positions = [...weights.keys()].sort((a, b) => a - b);
     if (!positions.length) return;
 
     const nearest = (items, at, where) =>
@@ -96,17 +97,26 @@
         cross.append(shape("circle", { cx: at, cy: y, r: 4, fill: line.color, stroke: "var(--cw-background)", "stroke-width": 1.5 }));
       }
       const scale = svg.clientWidth / data.width;
-      const beyond = at > data.width / 2;
       tip.hidden = false;
-      tip.style.transform = `translate(${beyond ? "-100%" : "0"}, 0)`;
-      tip.style.left = `${(at + (beyond ? -12 : 12)) * scale}px`;
-      tip.style.top = `${(top + 8) * scale}px`;
+      tip.style.left = "0";
+      // Beside the pointer where there is room; on a phone below the chart, which it would cover.
+      const narrow = plot.clientWidth < 430;
+      let beside = at > data.width / 2 ? (at - 12) * scale - tip.offsetWidth : (at + 12) * scale;
+      if (narrow) beside = at * scale - tip.offsetWidth / 2;
+      tip.style.left = `${Math.max(0, Math.min(beside, plot.clientWidth - tip.offsetWidth))}px`;
+      tip.style.top = narrow ? `${plot.clientHeight}px` : `${(top + 8) * scale}px`;
     };
 
     const follow = (event) => {
       const box = svg.getBoundingClientRect();
       const at = ((event.clientX - box.left) * data.width) / box.width;
-      show(nearest(positions, at, across));
+      const closest = nearest(positions, at, across);
+      let best = closest;
+      positions.forEach((x, index) => {
+        const near = Math.abs(across(x) - at) <= 5;
+        if (near && weights.get(x) > weights.get(positions[best]) * 1.5) best = index;
+      });
+      show(best);
     };
     svg.addEventListener("pointermove", follow);
     svg.addEventListener("pointerdown", follow);

@@ -1,0 +1,297 @@
+"""What a policy is: frozen settings, and a pure function from the step to the hyperparameters.
+
+A step is one optimizer update, counted from 0. A policy of n steps takes its first value at step 0 and its last at step
+n - 1, and holds the last one after that. Values are computed from the step itself, never accumulated, so any step can
+be asked for at any time, in any order.
+"""
+
+import dataclasses
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclewise.drawing import Chart, Line, Section
+from cyclewise.errors import PolicyError
+from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cyclewise.policies.extended import Extended
+
+_VERSION = 1
+# A drawing shows no more than this many steps of a long policy.
+_MOST_DRAWN = 4001
+
+Steps = Sequence[int] | NDArray[Any]
+Floats = NDArray[np.float64]
+AnyPolicy = TypeVar("AnyPolicy", bound="type[Policy]")
+
+_registry: dict[str, "type[Policy]"] = {}
+
+
+class Hyperparameters(NamedTuple):
+    """What a policy says for a step; arrays where it was asked for several.
+
+    Attributes:
+        lr: learning rate.
+        momentum: momentum, or Adam's beta1; None where the policy does not move it.
+        weight_decay: weight decay; None where the policy does not move it.
+    """
+
+    lr: Any
+    momentum: Any = None
+    weight_decay: Any = None
+
+
+class Policy(ABC):
+    """A schedule as a value: override :meth:`value` and give it `total_steps`; everything else comes from that.
+
+    Subclasses are best frozen dataclasses, so that they compare, hash, copy and print by value. To load one from JSON,
+    register it with :func:`register_policy`.
+
+    Attributes:
+        total_steps: length in steps, at least 1.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Staircase(Policy):
+        ...     total_steps: int
+        ...     def value(self, step):
+        ...         return 0.1 / 2 ** (step // 10)
+        >>> policy = Staircase(total_steps=30)
+        >>> policy.lr(9), policy.lr([0, 10, 29, 1000])
+        (0.1, array([0.1  , 0.05 , 0.025, 0.025]))
+        >>> policy.extend(total_steps=50, at_step=20).total_steps
+        50
+    """
+
+    total_steps: int
+
+    @abstractmethod
+    def value(self, step: int) -> "float | Hyperparameters":
+        """Return the learning rate, or all hyperparameters, at one step with ``0 <= step < total_steps``."""
+
+    def at(self, step: int) -> Hyperparameters:
+        """Return the hyperparameters at one step of at least 0; from `total_steps` on, those of the last step."""
+        value = self.value(step if step < self.total_steps else self.total_steps - 1)
+        return value if type(value) is Hyperparameters else Hyperparameters(float(value))  # type: ignore[arg-type]
+
+    def values(self, steps: Steps) -> Hyperparameters:
+        """Return the hyperparameters at several steps, each a float64 array of the shape of `steps` or None.
+
+        Raises:
+            PolicyError: a step is not a whole number of at least 0.
+        """
+        array = as_steps(steps)
+        return self._values(np.minimum(array, self.total_steps - 1))
+
+    @overload
+    def lr(self, step: int) -> float: ...
+    @overload
+    def lr(self, step: Steps) -> Floats: ...
+    def lr(self, step: int | Steps) -> float | Floats:
+        """Return the learning rate: a float for one step, a float64 array for several, the same bits either way.
+
+        Raises:
+            PolicyError: a step is not a whole number of at least 0.
+        """
+        return self._one(step, 0)  # type: ignore[no-any-return]
+
+    @overload
+    def momentum(self, step: int) -> float | None: ...
+    @overload
+    def momentum(self, step: Steps) -> Floats | None: ...
+    def momentum(self, step: int | Steps) -> float | Floats | None:
+        """Return the momentum (Adam's beta1) as :meth:`lr` does; None where the policy does not move it."""
+        return self._one(step, 1)  # type: ignore[no-any-return]
+
+    @overload
+    def weight_decay(self, step: int) -> float | None: ...
+    @overload
+    def weight_decay(self, step: Steps) -> Floats | None: ...
+    def weight_decay(self, step: int | Steps) -> float | Floats | None:
+        """Return the weight decay as :meth:`lr` does; None where the policy does not move it."""
+        return self._one(step, 2)  # type: ignore[no-any-return]
+
+    @property
+    def cycle_ends(self) -> list[int]:
+        """The step after each cycle, rising; the last one is `total_steps`."""
+        return [self.total_steps]
+
+    @property
+    def peak_step(self) -> int:
+        """The first step with the highest learning rate."""
+        return int(np.argmax(self.lr(np.arange(self.total_steps))))
+
+    def extend(self, *, total_steps: int, at_step: int) -> "Extended":
+        """Return a policy that goes on from here for a new number of steps, continuous at the joint.
+
+        Args:
+            total_steps: the new length, counted from step 0.
+            at_step: the step from which on things change: earlier ones keep their values, this one too, and from here
+                the rest of this policy is stretched (or squeezed) to end where it would have ended.
+
+        Raises:
+            PolicyError: `total_steps` does not lie beyond `at_step`.
+        """
+        from cyclewise.policies.extended import Extended
+
+        return Extended(policy=self, total_steps=total_steps, at_step=at_step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values from which :func:`policy_from_dict` makes an equal policy."""
+        return {"policy": type(self).__name__, "version": _VERSION, **{k: _plain(v) for k, v in _fields(self).items()}}
+
+    def charts(self) -> list[Chart]:
+        """Describe the pictures of the rate over the steps, and of the momentum and weight decay where they move."""
+        count = min(self.total_steps, _MOST_DRAWN)
+        steps = np.unique(np.linspace(0, self.total_steps - 1, count).round().astype(np.int64))
+        values = self.values(steps)
+        names = ("learning rate", "momentum", "weight decay")
+        return [
+            Chart(name.capitalize(), "step (optimizer updates)", name, [Line(name, steps.tolist(), part.tolist())])
+            for name, part in zip(names, values, strict=True)
+            if part is not None
+        ]
+
+    def section(self) -> Section:
+        """Return this policy's part of a report."""
+        return Section(title=type(self).__name__, conclusion=f"{self.total_steps} steps.", charts=self.charts(),
+                       settings={"policy": repr(self)})  # fmt: skip
+
+    def plot(self) -> "Figure":
+        """Draw the policy over its steps, as a matplotlib figure."""
+        from cyclewise.drawing.figure import draw
+
+        return draw(self.charts())
+
+    def _repr_html_(self) -> str:
+        from cyclewise.drawing.html import fragment
+
+        return fragment(self.section())
+
+    def _values(self, steps: NDArray[np.int64]) -> Hyperparameters:
+        rows = [self.at(step) for step in steps.ravel().tolist()]
+        return Hyperparameters(
+            *(
+                None
+                if any(part is None for part in column)
+                else np.array(column, dtype=np.float64).reshape(steps.shape)
+                for column in (zip(*rows, strict=True) if rows else ((), None, None))
+                if column is not None
+            )
+        )
+
+    def _one(self, step: int | Steps, which: int) -> Any:
+        try:
+            index = operator.index(step)  # type: ignore[arg-type]
+        except TypeError:
+            return self.values(step)[which]  # type: ignore[arg-type]
+        if index < 0:
+            raise PolicyError(STEP_MESSAGE.format(step))
+        return self.at(index)[which]
+
+
+class FormulaPolicy(Policy):
+    """A policy whose one formula serves single steps and arrays."""
+
+    @abstractmethod
+    def formula(self, step: Any, arithmetic: Arithmetic) -> Hyperparameters:
+        """Return the hyperparameters at steps within the policy's length."""
+
+    def value(self, step: int) -> Hyperparameters:
+        """Return the hyperparameters at one step."""
+        return self.formula(step, SCALAR)
+
+    def _values(self, steps: NDArray[np.int64]) -> Hyperparameters:
+        return self.formula(steps, ARRAY)
+
+
+def register_policy(policy_class: AnyPolicy) -> AnyPolicy:
+    """Let :func:`policy_from_dict` make policies of this class; use it as a decorator.
+
+    The class is made anew from keyword arguments: the fields of a dataclass, or else its public attributes.
+
+    Raises:
+        PolicyError: the name belongs to another class.
+    """
+    name = policy_class.__name__
+    taken = _registry.setdefault(name, policy_class)
+    # A class defined again under the same full name (a reloaded notebook cell) replaces its former self.
+    if (taken.__module__, taken.__qualname__) != (policy_class.__module__, policy_class.__qualname__):
+        raise PolicyError(f"policy_class must have a name of its own, got {name!r}, which is taken; rename the class")
+    _registry[name] = policy_class
+    return policy_class
+
+
+def policy_from_dict(values: Mapping[str, Any]) -> Policy:
+    """Return the policy that ``to_dict`` described.
+
+    Raises:
+        PolicyError: the values describe no policy that is known here.
+
+    Example:
+        >>> from cyclewise import Constant
+        >>> policy_from_dict(Constant(lr=0.1, total_steps=5).to_dict())
+        Constant(lr=0.1, total_steps=5)
+    """
+    if "policy" not in values:
+        raise PolicyError(f"values must be a dict with the key 'policy', got {values!r}; pass what to_dict() returned")
+    name, version = values["policy"], values.get("version")
+    if version != _VERSION:
+        raise PolicyError(
+            f"values must have version {_VERSION}, got {version!r}; they were written by another release of cyclewise"
+        )
+    if name not in _registry:
+        raise PolicyError(
+            f"values must describe a registered policy, got {name!r}; "
+            "decorate your class with cyclewise.register_policy, and import it before loading"
+        )
+    arguments = {key: _revived(value) for key, value in values.items() if key not in ("policy", "version")}
+    try:
+        return _registry[name](**arguments)
+    except TypeError as error:
+        raise PolicyError(
+            f"values must have exactly the fields of {name}, got {sorted(arguments)}; pass what to_dict() returned"
+        ) from error
+
+
+STEP_MESSAGE = "step must be a whole number of at least 0, got {!r}; steps count optimizer updates from 0"
+
+
+def as_steps(steps: Any) -> NDArray[np.int64]:
+    """Return steps as an int64 array, or raise :class:`PolicyError`."""
+    array = np.asarray(steps)
+    if array.size == 0:
+        return array.astype(np.int64)
+    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool(np.all(array == np.floor(array))))
+    if not whole or array.min() < 0:
+        raise PolicyError(STEP_MESSAGE.format(steps))
+    return array.astype(np.int64)
+
+
+def _fields(policy: Policy) -> dict[str, Any]:
+    if dataclasses.is_dataclass(policy):
+        return {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy) if field.init}
+    return {name: value for name, value in vars(policy).items() if not name.startswith("_")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Policy):
+        return value.to_dict()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return float(value) if isinstance(value, float) else value
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, Mapping) and "policy" in value:
+        return policy_from_dict(value)
+    if isinstance(value, list):
+        return tuple(_revived(item) for item in value)
+    return value

@@ -1,0 +1,60 @@
+"""Checks that policies share: :mod:`cyclewise._validation` with a policy's error and a policy's advice."""
+
+from typing import Any
+
+from cyclewise import _validation
+from cyclewise.errors import PolicyError
+
+
+def total_steps(value: Any) -> int:
+    """Return a length in steps."""
+    return whole("total_steps", value, "it counts optimizer updates: epochs * len(train_loader)")
+
+
+def whole(name: str, value: Any, way_out: str) -> int:
+    """Return a whole number of at least 1."""
+    return _validation.whole(name, value, minimum=1, way_out=way_out, error=PolicyError)
+
+
+def peak(name: str, value: Any) -> float:
+    """Return a rate above 0."""
+    return _validation.positive(name, value, way_out="cyclewise.lr_find gives one", error=PolicyError)
+
+
+def rate(name: str, value: Any) -> float:
+    """Return a rate of at least 0."""
+    return _validation.non_negative(name, value, way_out="rates cannot be negative", error=PolicyError)
+
+
+def floor(name: str, value: Any, max_lr: float) -> float:
+    """Return a rate between 0 and `max_lr`."""
+    checked = rate(name, value)
+    if checked > max_lr:
+        raise PolicyError(f"{name} must be at most max_lr={max_lr!r}, got {value!r}; swap them")
+    return checked
+
+
+def factor(name: str, value: Any) -> float:
+    """Return a divisor above 0."""
+    return _validation.positive(name, value, way_out="it divides the rate: 25 starts at max_lr / 25", error=PolicyError)
+
+
+def momenta(base_momentum: Any, max_momentum: Any) -> tuple[float, float] | None:
+    """Return both momenta, or None for neither."""
+    if base_momentum is None and max_momentum is None:
+        return None
+    if base_momentum is None or max_momentum is None:
+        raise PolicyError(
+            "base_momentum and max_momentum must be given together, "
+            f"got base_momentum={base_momentum!r} and max_momentum={max_momentum!r}; "
+            "pass both, or neither to leave the momentum alone"
+        )
+    return momentum("base_momentum", base_momentum), momentum("max_momentum", max_momentum)
+
+
+def momentum(name: str, value: Any) -> float:
+    """Return a momentum in [0, 1)."""
+    checked = _validation.real(name, value, way_out="0.85 to 0.95 is usual", error=PolicyError)
+    if not 0 <= checked < 1:
+        raise PolicyError(f"{name} must lie in [0, 1), got {value!r}; 0.85 to 0.95 is usual")
+    return checked
