@@ -276,8 +276,9 @@ def as_steps(steps: Any) -> NDArray[np.int64]:
 
 
 def _fields(policy: Policy) -> dict[str, Any]:
-    if dataclasses.is_dataclass(policy):
-        return {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy) if field.init}
+    fields: dict[str, dataclasses.Field[Any]] | None = getattr(policy, "__dataclass_fields__", None)
+    if fields is not None:
+        return {name: getattr(policy, name) for name, field in fields.items() if field.init}
     return {name: value for name, value in vars(policy).items() if not name.startswith("_")}
 
 

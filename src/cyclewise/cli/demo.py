@@ -1,0 +1,37 @@
+"""``cyclewise demo``: the main job on real digits."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cyclewise.cli.options import AsJson, Output, Traceback
+from cyclewise.cli.outcome import exit_status
+
+
+def demo(
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each policy.")] = 3,
+    as_json: AsJson = False,
+    html: Annotated[Path, typer.Option(metavar="PATH", help="Where the report goes.")] = Path("report.html"),
+    show_traceback: Traceback = False,
+) -> None:
+    """Find a rate on scikit-learn's digits, train with one-cycle, hold it against the best constant rate."""
+    with exit_status(show_traceback=show_traceback):
+        from cyclewise.experiments import digits_contest, digits_learner
+        from cyclewise.experiments.digits import CONSTANT_RATES
+        from cyclewise.progress import progress_bar
+
+        output = Output(as_json=as_json, html=html)
+        learner = digits_learner(0)
+        learner.progress = "auto"
+        found = learner.lr_find()
+        output.say(f"range test: {found}")
+        num_runs = seeds * (1 + len(CONSTANT_RATES))
+        output.say(
+            f"training {num_runs} runs: one-cycle and {len(CONSTANT_RATES)} constant rates, {seeds} seed(s) each"
+        )
+        with progress_bar("training", num_runs) as bar:
+            contest = digits_contest(found, seeds=range(seeds), on_run=bar.advance)
+        output.show(contest.table())
+        output.say(str(contest))
+        output.finish({"range_test": found.to_dict(), "contest": contest.to_dict()}, [found, contest])

@@ -1,0 +1,34 @@
+"""``cyclewise find``: the range test on the user's own Learner."""
+
+from typing import Annotated
+
+import typer
+
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
+from cyclewise.cli.outcome import REFUSED, exit_status
+
+
+def find(
+    target: Target,
+    seed: Seed = 0,
+    num_steps: Annotated[int, typer.Option(help="Steps (optimizer updates) of the sweep.")] = 100,
+    start_lr: Annotated[float, typer.Option(help="Rate of the first step.")] = 1e-7,
+    end_lr: Annotated[float, typer.Option(help="Rate of the last step.")] = 10.0,
+    sweep: Annotated[str, typer.Option(help="exponential or linear.")] = "exponential",
+    as_json: AsJson = False,
+    html: Html = None,
+    show_traceback: Traceback = False,
+) -> None:
+    """Find a learning rate by a range test, or say why there is none (exit status 3)."""
+    with exit_status(show_traceback=show_traceback):
+        from cyclewise.cli.target import make_learner
+
+        output = Output(as_json=as_json, html=html)
+        with output.quiet_stdout():
+            learner = make_learner(target, seed)
+            result = learner.lr_find(num_steps=num_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed)
+        output.say(str(result))
+        output.finish(result.to_dict(), [result])
+        if result.refusal is not None:
+            output.say(f"what to do: {result.refusal.remedy}")
+            raise typer.Exit(REFUSED)

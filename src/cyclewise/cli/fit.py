@@ -1,0 +1,35 @@
+"""``cyclewise fit``: one-cycle training of the user's own Learner."""
+
+from typing import Annotated
+
+import typer
+
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
+from cyclewise.cli.outcome import exit_status
+
+
+def fit(
+    target: Target,
+    epochs: Annotated[float, typer.Option(help="Length of the cycle in epochs.")] = 5.0,
+    max_lr: Annotated[float | None, typer.Option(help="Peak rate; left out, a range test finds it first.")] = None,
+    pct_start: Annotated[float, typer.Option(help="Fraction of the steps spent rising, 0 to 1.")] = 0.3,
+    wd: Annotated[float | None, typer.Option(help="Weight decay; left out, the optimizer's own.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    html: Html = None,
+    show_traceback: Traceback = False,
+) -> None:
+    """Train with one cycle and show what happened."""
+    with exit_status(show_traceback=show_traceback):
+        from cyclewise.cli.target import make_learner
+
+        output = Output(as_json=as_json, html=html)
+        with output.quiet_stdout():
+            learner = make_learner(target, seed)
+            found = learner.lr_find(seed=seed) if max_lr is None else None
+            if found is not None:
+                output.say(str(found))
+            history = learner.fit_one_cycle(epochs, max_lr, pct_start=pct_start, wd=wd)
+        output.say(str(history))
+        values = {"history": history.to_dict(), "range_test": None if found is None else found.to_dict()}
+        output.finish(values, [history] if found is None else [found, history])

@@ -1,0 +1,90 @@
+"""What the commands have in common: arguments, and where their output goes.
+
+With ``--json`` one JSON document is printed on standard output; all else goes to standard error.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cyclewise.drawing import Table
+    from cyclewise.report import Reportable
+
+Target = Annotated[
+    str, typer.Argument(metavar="FILE:FUNCTION", help="A function seed -> Learner, for example train.py:make_learner.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed handed to the function.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Html = Annotated[Path | None, typer.Option(metavar="PATH", help="Write a report to this file.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of an error.")]
+
+
+class Output:
+    """Where a command's results go: a table and sentences to read, or one JSON document.
+
+    Args:
+        as_json: print JSON.
+        html: file to write a report to.
+    """
+
+    def __init__(self, *, as_json: bool, html: Path | None) -> None:
+        self._as_json = as_json
+        self._html = html
+        if html is not None:
+            from cyclewise.report import check_path
+
+            check_path(html)
+
+    @contextmanager
+    def quiet_stdout(self) -> Iterator[None]:
+        """Send what the user's own code prints to standard error while the block runs, if JSON was asked for."""
+        if not self._as_json:
+            yield
+            return
+        with redirect_stdout(sys.stderr):
+            yield
+
+    def say(self, text: str) -> None:
+        """Print a sentence to read."""
+        if not self._as_json:
+            typer.echo(text)
+
+    def show(self, table: "Table") -> None:
+        """Print a table to read."""
+        if self._as_json:
+            return
+        from rich.console import Console
+        from rich.table import Table as Grid
+        from rich.text import Text
+
+        grid = Grid(caption=Text(table.caption))
+        for i, column in enumerate(table.columns):
+            grid.add_column(Text(column), justify="left" if i == 0 else "right")
+        for row in table.rows:
+            grid.add_row(*(Text(cell) for cell in row))
+        Console().print(grid)
+
+    def finish(self, values: Mapping[str, Any], records: "Sequence[Reportable]") -> None:
+        """Print the JSON document or write the report, as asked for."""
+        if self._html is not None:
+            from cyclewise.report import write_html
+
+            path = write_html(list(records), self._html)
+            typer.echo(f"report: {path}", err=self._as_json)
+        if self._as_json:
+            typer.echo(json.dumps(values, allow_nan=False))
+
+
+def print_version(is_wanted: bool) -> None:
+    """Print the version and exit, if it is wanted."""
+    if is_wanted:
+        from cyclewise import __version__
+
+        typer.echo(f"cyclewise {__version__}")
+        raise typer.Exit

@@ -1,0 +1,55 @@
+"""How a command ends: the exit status, and one message instead of a traceback."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from cyclewise.errors import CyclewiseError, DivergedError, SuggestionError
+
+FAILED, USAGE, REFUSED = 1, 2, 3
+
+
+class UserCodeError(Exception):
+    """The user's own file or function raised; the cause says what.
+
+    Args:
+        what: which code raised.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+@contextmanager
+def exit_status(*, show_traceback: bool) -> Iterator[None]:
+    """Turn an exception of the block into a message on standard error and an exit status."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exception(error, file=sys.stderr)
+        typer.echo(f"error: {_message(error, show_traceback)}", err=True)
+        raise typer.Exit(_status(error)) from None
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, SuggestionError):
+        return REFUSED
+    return USAGE if isinstance(error, CyclewiseError) and not isinstance(error, DivergedError) else FAILED
+
+
+def _message(error: Exception, show_traceback: bool) -> str:
+    if isinstance(error, CyclewiseError):
+        return str(error)
+    cause = error.__cause__ or error
+    what = f"{error.what} raised " if isinstance(error, UserCodeError) else ""
+    frame = traceback.extract_tb(cause.__traceback__)[-1]
+    where = f" ({frame.filename}, line {frame.lineno})"
+    hint = "" if show_traceback else "; run it again with --traceback to see how it got there"
+    return f"{what}{type(cause).__name__}: {cause}{where}{hint}"
