@@ -186,7 +186,7 @@ def _length(name: str, value: Any) -> int:
 
 def _pick(value: Any, indices: Tensor) -> Any:
     if isinstance(value, dict):
-        return {key: item[indices] for key, item in value.items()}
+        return {key: _pick(item, indices) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(item[indices] for item in value)
+        return tuple(_pick(item, indices) for item in value)
     return value[indices]

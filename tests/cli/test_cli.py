@@ -1,0 +1,151 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cyclewise.cli import app
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = f"{ROOT / 'examples' / 'mlp.py'}:make_learner"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def write(code):
+    Path("train.py").write_text(code)
+    return "train.py:make_learner"
+
+
+def test_find_prints_one_line():
+    result = run("find", EXAMPLE)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("max_lr ")
+
+
+def test_json_is_the_only_thing_on_standard_output():
+    target = write(
+        Path(EXAMPLE.rpartition(":")[0]).read_text().replace("    generator", "    print('noise')\n    generator")
+    )
+    result = run("find", target, "--json")
+    values = json.loads(result.stdout)
+    assert values["record"] == "RangeTest"
+    assert values["max_lr"] > 0
+    assert "noise" in result.stderr
+
+
+def test_fit_finds_a_rate_trains_and_writes_a_report():
+    result = run("fit", EXAMPLE, "--epochs", "3", "--html", "out.html")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("max_lr ")
+    assert "accuracy" in lines[1]
+    assert lines[2] == "report: out.html"
+    assert "Learning-rate range test" in Path("out.html").read_text()
+
+
+def test_fit_as_json():
+    values = json.loads(run("fit", EXAMPLE, "--epochs", "1", "--max-lr", "0.01", "--json").stdout)
+    assert values["range_test"] is None
+    assert len(values["history"]["loss"]) == 13
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere.py:x", "FILE:FUNCTION must name a file that exists, got 'nowhere.py'; the path is relative to "),
+        (
+            "nowhere.py",
+            "FILE:FUNCTION must name a file and a function in it, got 'nowhere.py'; for example train.py:make_learner",
+        ),
+        (
+            EXAMPLE.replace("make_learner", "make"),
+            f"FILE:FUNCTION must name a function of {EXAMPLE.rpartition(':')[0]}, got 'make'; it has: make_learner",
+        ),
+    ],
+)
+def test_a_target_that_is_not_there_is_a_usage_error(target, message):
+    result = run("find", target)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {message}")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_function_that_returns_something_else_is_a_usage_error():
+    result = run("find", write("def make_learner(seed):\n    return 3\n"))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: train.py:make_learner must return a cyclewise.Learner, got int 3; "
+        "end it with `return Learner(model, data)`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("def make_learner(seed):\n    raise ValueError('boom')\n", "train.py:make_learner raised ValueError: boom"),
+        ("import nothing_of_the_kind\n", "train.py raised ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+    ],
+)
+def test_code_that_raises_fails_without_a_traceback_unless_asked_for(code, what):
+    target = write(code)
+    result = run("find", target)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {what} (")
+    assert result.stderr.endswith("; run it again with --traceback to see how it got there\n")
+    assert "Traceback" not in result.stderr
+    assert "Traceback (most recent call last)" in run("find", target, "--traceback").stderr
+
+
+def test_a_refusal_has_its_own_status_and_says_what_to_do():
+    result = run("find", EXAMPLE, "--end-lr", "1e-6")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("no learning rate: no rate lowered the loss")
+    assert "what to do: " in result.stdout
+    assert run("fit", EXAMPLE, "--max-lr", "1e30").exit_code == 1
+
+
+def test_bad_options_are_usage_errors():
+    for arguments in (["--num-steps", "3"], ["--sweep", "log"], ["--seed", "-1"], ["--html", "no/such/folder/x.html"]):
+        result = run("find", EXAMPLE, *arguments)
+        assert result.exit_code == 2, arguments
+        assert "Traceback" not in result.stderr
+
+
+def test_help_version_and_module():
+    assert "find" in run("--help").stdout
+    assert run("--version").stdout.startswith("cyclewise 0.")
+    result = subprocess.run(
+        [sys.executable, "-m", "cyclewise", "find", EXAMPLE, "--json"], capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["stop_reason"]
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, cyclewise.cli; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert result.stdout == "False\n"
+
+
+def test_demo_runs_the_main_job():
+    result = run("demo", "--seeds", "1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("range test: max_lr ")
+    assert "one-cycle" in result.stdout
+    page = Path("report.html").read_text()
+    for text in ("Loss against learning rate", "Learning rate", "Momentum", "Accuracy on validation data"):
+        assert text in page
+    values = json.loads(run("demo", "--seeds", "1", "--json").stdout)
+    assert len(values["contest"]["grid"]) == 5

@@ -1,0 +1,327 @@
+import copy
+import os
+import random
+import re
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import cyclewise as cw
+from cyclewise.range_test.sweep import sweep_rates
+
+
+def make_task(optimizer_class=torch.optim.SGD, lr=0.1, **options):
+    torch.manual_seed(0)
+    inputs = torch.randn(320, 10)
+    targets = (inputs @ torch.randn(10, 3)).argmax(dim=1)
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=32, shuffle=True)
+    model = nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 3))
+    return model, optimizer_class(model.parameters(), lr=lr, **options), loader
+
+
+OPTIMIZERS = [
+    (torch.optim.SGD, {"lr": 0.1}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    (torch.optim.Adam, {"lr": 1e-3}),
+    (torch.optim.AdamW, {"lr": 1e-3}),
+    (torch.optim.RMSprop, {"lr": 1e-3}),
+    (torch.optim.Adagrad, {"lr": 1e-2}),
+    (torch.optim.LBFGS, {"lr": 0.1, "max_iter": 3}),
+]
+
+
+def bits(model, optimizer, loader):
+    state = copy.deepcopy(optimizer.state_dict())
+    return (
+        {name: (id(p), p.detach().clone().numpy().tobytes(), p.requires_grad, p.grad) for name, p in
+         model.named_parameters()},
+        {name: b.clone().numpy().tobytes() for name, b in model.named_buffers()},
+        repr(state),
+        [module.training for module in model.modules()],
+        torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS)
+def test_a_rate_is_found_and_no_trace_is_left(optimizer_class, options):
+    model, optimizer, loader = make_task(optimizer_class, **options)
+    before = bits(model, optimizer, loader)
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader)
+    assert bits(model, optimizer, loader) == before
+    assert result.refusal is None, result
+    assert result.interval[0] < result.max_lr < result.interval[1]
+    assert result.num_steps == len(result.curve.lr) <= 100
+    assert result.max_lrs == (result.max_lr,)
+
+
+def test_the_found_rate_trains():
+    model, optimizer, loader = make_task(momentum=0.9)
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader)
+    scheduler = cw.PolicyLR(optimizer, result.policy(20 * len(loader)))
+    for _ in range(20):
+        for inputs, targets in loader:
+            loss = F.cross_entropy(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+    model.eval()
+    accuracy = torch.cat([(model(x).argmax(1) == y).float() for x, y in loader]).mean()
+    assert accuracy > 0.95
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS)
+@pytest.mark.parametrize("failing_step", [1, 2, 7, 40])
+@pytest.mark.parametrize("kind", ["exception", "ctrl-c"])
+def test_an_interrupt_at_any_step_leaves_no_trace(optimizer_class, options, failing_step, kind):
+    model, optimizer, loader = make_task(optimizer_class, **options)
+    before = bits(model, optimizer, loader)
+    error, calls = Boom(), []
+
+    def loss_fn(outputs, targets):
+        calls.append(1)
+        if len(calls) == failing_step:
+            if kind == "ctrl-c":
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                raise error
+        return F.cross_entropy(outputs, targets)
+
+    with pytest.raises(KeyboardInterrupt if kind == "ctrl-c" else Boom) as caught:
+        cw.lr_find(model, optimizer, loss_fn, loader)
+    assert kind == "ctrl-c" or caught.value is error
+    assert bits(model, optimizer, loader) == before
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
+    model, optimizer, loader = make_task()
+    first, second = (cw.lr_find(model, optimizer, F.cross_entropy, loader, seed=3) for _ in range(2))
+    assert first == second
+    assert cw.lr_find(model, optimizer, F.cross_entropy, loader, seed=4) != first
+
+
+def test_training_afterwards_is_as_if_there_had_been_no_test():
+    losses = []
+    for has_test in (False, True):
+        model, optimizer, loader = make_task(momentum=0.9)
+        torch.manual_seed(5)
+        if has_test:
+            cw.lr_find(model, optimizer, F.cross_entropy, loader)
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == losses[1]
+
+
+def test_rate_and_loss_are_of_the_same_step():
+    model, optimizer, loader = make_task()
+    used = []
+    step = optimizer.step
+    optimizer.step = lambda *a, **k: (used.append(optimizer.param_groups[0]["lr"]), step(*a, **k))[1]
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=30, start_lr=1e-4, end_lr=0.1)
+    assert used == result.curve.lr.tolist()
+    assert (used[0], used[-1]) == (1e-4, 0.1)
+
+
+def test_linear_and_exponential_sweeps():
+    assert sweep_rates(1e-4, 1.0, 5, "exponential") == pytest.approx([1e-4, 1e-3, 1e-2, 0.1, 1.0])
+    assert sweep_rates(0.1, 0.5, 5, "linear") == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    model, optimizer, loader = make_task()
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, sweep="linear", start_lr=1e-3, end_lr=5.0)
+    assert np.allclose(np.diff(result.curve.lr), np.diff(result.curve.lr)[0])
+
+
+def test_group_ratios_are_kept():
+    model, _, loader = make_task()
+    groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[4].parameters(), "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    seen = []
+    step = optimizer.step
+    optimizer.step = lambda: (seen.append([group["lr"] for group in optimizer.param_groups]), step())[1]
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader)
+    assert all(low == pytest.approx(high / 10) for low, high in seen)
+    assert result.max_lrs == pytest.approx((result.max_lr / 10, result.max_lr))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1]
+
+
+def test_train_step_works_for_any_loop_and_hidden_state_is_given_back_when_named():
+    model, optimizer, loader = make_task()
+    average = {"weight": torch.zeros(3, 32)}
+
+    def train_step(batch):
+        inputs, targets = batch
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        average["weight"].lerp_(model[4].weight.detach(), 0.1)
+        return loss.item()
+
+    by_step = cw.lr_find(train_step=train_step, model=model, optimizer=optimizer, train_loader=loader, also=[average])
+    assert not average["weight"].any()
+    assert by_step.curve == cw.lr_find(model, optimizer, F.cross_entropy, loader).curve
+
+
+def test_held_out_losses_can_be_read():
+    model, optimizer, loader = make_task()
+    held_out = [(torch.randn(64, 10), torch.zeros(64, dtype=torch.long))]
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, valid_loader=held_out)
+    assert result.num_evaluations == result.num_steps
+    # No update has been made before the first one: the model in eval mode, on the first held-out batch.
+    model.eval()
+    with torch.no_grad():
+        assert result.curve.loss[0] == F.cross_entropy(model(held_out[0][0]), held_out[0][1]).item()
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            x = torch.randn(10)
+            yield x, x[:3].argmax()
+
+
+def test_short_endless_and_plain_loaders():
+    model, optimizer, loader = make_task()
+    short = [next(iter(loader))]
+    endless = DataLoader(Endless(), batch_size=32)
+    for any_loader in (short, endless):
+        assert cw.lr_find(model, optimizer, F.cross_entropy, any_loader).max_lr is not None
+
+
+def test_accumulation_counts_updates():
+    model, optimizer, loader = make_task()
+    seen = []
+
+    def loss_fn(outputs, targets):
+        seen.append(1)
+        return F.cross_entropy(outputs, targets)
+
+    result = cw.lr_find(model, optimizer, loss_fn, loader, accumulation_steps=4, num_steps=20, end_lr=0.5)
+    assert (result.num_steps, len(seen)) == (20, 80)
+
+
+def test_autocast_with_a_scaler():
+    model, optimizer, loader = make_task()
+    scaler = torch.amp.GradScaler("cpu")
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, autocast_dtype=torch.bfloat16, scaler=scaler)
+    assert result.max_lr is not None
+    assert scaler._scale is None
+
+
+def test_negative_losses_are_no_divergence():
+    model, optimizer, loader = make_task()
+    result = cw.lr_find(model, optimizer, lambda o, t: F.cross_entropy(o, t) - 50.0, loader)
+    assert result.num_steps > 50
+    assert result.max_lr is not None
+
+
+def test_it_stops_at_the_first_loss_that_is_not_finite():
+    model, optimizer, loader = make_task()
+    calls = []
+
+    def loss_fn(outputs, targets):
+        calls.append(1)
+        loss = F.cross_entropy(outputs, targets)
+        return loss * float("nan") if len(calls) == 85 else loss
+
+    result = cw.lr_find(model, optimizer, loss_fn, loader)
+    assert (result.stop_reason, result.num_steps) == (cw.StopReason.NONFINITE, 85)
+    assert result.max_lr < result.curve.lr[-2]
+
+
+def refusal_of(model, optimizer, loss_fn, loader, **options):
+    result = cw.lr_find(model, optimizer, loss_fn, loader, **options)
+    assert result.max_lr is None
+    return result.refusal
+
+
+def test_refusals():
+    model, optimizer, loader = make_task()
+    nan_loader = [(torch.full((8, 10), float("nan")), torch.zeros(8, dtype=torch.long))]
+    assert refusal_of(model, optimizer, F.cross_entropy, nan_loader) is cw.Refusal.NONFINITE_START
+    assert refusal_of(model, optimizer, lambda o, t: (o * 0).sum(), loader) is cw.Refusal.ZERO_GRADIENT
+    assert refusal_of(model, optimizer, F.cross_entropy, loader, end_lr=1e-5) is cw.Refusal.NO_IMPROVEMENT
+    model.requires_grad_(False)
+    assert refusal_of(model, optimizer, F.cross_entropy, loader) is cw.Refusal.FROZEN
+
+
+def test_a_sweep_that_ends_too_early_is_not_read():
+    model, optimizer, loader = make_task()
+    # The loss falls from the first step to the last: the edge lies beyond the sweep.
+    refusal = refusal_of(model, optimizer, F.cross_entropy, loader, start_lr=1e-3, end_lr=0.02, num_steps=200)
+    assert refusal is cw.Refusal.STILL_FALLING
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"num_steps": 5},
+            cw.ArgumentError,
+            "num_steps must be a whole number of at least 10, got 5; 100 is a good number",
+        ),
+        (
+            {"start_lr": 0.0},
+            cw.ArgumentError,
+            "start_lr must be a finite number above 0, got 0.0; 1e-7 suits most models",
+        ),
+        ({"start_lr": 1.0, "end_lr": 0.1}, cw.ArgumentError, "end_lr must be above start_lr=1.0, got 0.1; swap them"),
+        (
+            {"sweep": "log"},
+            cw.ArgumentError,
+            "sweep must be one of 'exponential', 'linear', got 'log'; pass one of these names",
+        ),
+        ({"model": None}, cw.ArgumentTypeError,
+         "model must be a torch.nn.Module, got NoneType None; "
+         "pass it with train_step= too, so that it can be given back as it was"),
+        ({"train_loader": None}, cw.ArgumentTypeError,
+         "train_loader must be an iterable of batches, got None; pass the loader you train with"),
+        ({"progress": "yes"}, cw.ArgumentError,
+         'progress must be "auto", True or False, got \'yes\'; pass False for silence'),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_before_anything_runs(changes, error, message):
+    model, optimizer, loader = make_task()
+    arguments = {"model": model, "optimizer": optimizer, "loss_fn": F.cross_entropy, "train_loader": loader, **changes}
+    with pytest.raises(error, match=re.escape(message)):
+        cw.lr_find(**arguments)
+
+
+def test_a_one_shot_iterator_is_refused_unread():
+    model, optimizer, loader = make_task()
+    generator = (batch for batch in loader)
+    with pytest.raises(cw.ArgumentTypeError, match="got the one-shot iterator generator"):
+        cw.lr_find(model, optimizer, F.cross_entropy, generator)
+    assert len(list(generator)) == len(loader)
+
+
+def test_a_model_in_eval_mode_is_tested_in_train_mode_and_given_back():
+    model, optimizer, loader = make_task()
+    model.eval()
+    modes = []
+    cw.lr_find(model, optimizer, lambda o, t: modes.append(model.training) or F.cross_entropy(o, t), loader)
+    assert set(modes) == {True}
+    assert not any(module.training for module in model.modules())
+
+
+def test_progress_goes_to_standard_error(capsys):
+    model, optimizer, loader = make_task()
+    cw.lr_find(model, optimizer, F.cross_entropy, loader, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "range test" in captured.err
+    cw.lr_find(model, optimizer, F.cross_entropy, loader)
+    assert capsys.readouterr() == ("", "")

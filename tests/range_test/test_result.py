@@ -1,0 +1,100 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cyclewise import ArgumentError, Curve, OneCycle, RangeTest, Refusal, StopReason, SuggestionError
+
+RATES = np.geomspace(1e-6, 1.0, 60)
+FALLING = Curve(RATES, (np.log10(RATES) + 1.5) ** 2)
+FOUND = RangeTest(
+    curve=FALLING,
+    stop_reason=StopReason.DIVERGED,
+    max_lr=0.42,
+    interval=(0.25, 0.6),
+    max_lrs=(0.042, 0.42),
+    num_steps=60,
+    settings=(("seed", 0), ("sweep", "exponential")),
+)
+REFUSED = RangeTest(
+    curve=Curve(RATES[:2], [1.0, math.nan]),
+    stop_reason=StopReason.NONFINITE,
+    refusal=Refusal.NONFINITE_START,
+    num_steps=2,
+)
+
+
+def test_one_line_says_it_all():
+    assert str(FOUND) == "max_lr 0.42 (0.25 – 0.6), base_lr 0.042; 60 steps; stopped: diverged"
+    assert str(REFUSED) == (
+        "no learning rate: the loss is not finite before any training; 2 steps; stopped: loss not finite"
+    )
+
+
+@pytest.mark.parametrize("result", [FOUND, REFUSED])
+def test_json_and_back(result):
+    text = json.dumps(result.to_dict(), allow_nan=False)
+    again = RangeTest.from_dict(json.loads(text))
+    assert again == result
+    assert hash(again) == hash(result)
+
+
+def test_foreign_json_is_refused():
+    with pytest.raises(ArgumentError) as caught:
+        RangeTest.from_dict({"record": "History"})
+    assert str(caught.value) == (
+        "values must describe a RangeTest of version 1, got record='History', version=None; "
+        "pass what to_dict() returned"
+    )
+
+
+def test_the_policy_is_the_one_that_the_rate_is_meant_for():
+    assert FOUND.policy(200) == OneCycle(max_lr=0.42, total_steps=200, pct_start=0.25)
+    assert (FOUND.base_lr, FOUND.constant_lr) == (pytest.approx(0.042), pytest.approx(0.14))
+
+
+def test_a_refusal_gives_nothing_and_says_why():
+    assert REFUSED.max_lr is REFUSED.interval is REFUSED.base_lr is REFUSED.constant_lr is REFUSED.max_lrs is None
+    with pytest.raises(SuggestionError) as caught:
+        REFUSED.policy(100)
+    assert str(caught.value) == (
+        "there is no learning rate to give: the loss is not finite before any training; "
+        "look for NaN or infinity in the inputs, the targets and the initial weights"
+    )
+    with pytest.raises(SuggestionError, match="name must be a reading of a curve that falls, got 'valley'"):
+        REFUSED.reading("valley")
+
+
+def test_an_unknown_reading_lists_the_known_ones():
+    with pytest.raises(ArgumentError) as caught:
+        FOUND.reading("fastest")
+    assert str(caught.value) == (
+        "name must be one of 'minimum', 'slide', 'steepest', 'valley', got 'fastest'; pass one of these names"
+    )
+
+
+def test_every_refusal_has_a_remedy():
+    for refusal in Refusal:
+        assert refusal.remedy
+
+
+def test_the_record_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        FOUND.max_lr = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        FOUND.curve.loss[0] = 0.0
+
+
+@pytest.mark.parametrize("result", [FOUND, REFUSED, RangeTest(Curve([], []), StopReason.NOT_STARTED, Refusal.FROZEN)])
+def test_pictures_and_pages_work_for_every_result(result):
+    assert result.plot().axes
+    assert "learning rate" in result._repr_html_()
+    assert result.section().conclusion.startswith(str(result))
+
+
+def test_the_picture_marks_the_suggestion_and_its_interval():
+    (chart,) = FOUND.section().charts
+    assert [(band.low, band.high) for band in chart.bands] == [(0.25, 0.6)]
+    assert [(mark.name, mark.x) for mark in chart.marks] == [("max_lr 0.42", 0.42)]
+    assert chart.x_log

@@ -1,0 +1,74 @@
+"""Golden curves: readings that anybody would make by eye."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cyclewise.range_test import suggest
+
+RATES = np.geomspace(1e-7, 10.0, 100)
+
+
+def curve(centre, *, edge, depth=1.5, start=2.3, noise=0.0, seed=0):
+    """A loss that falls around `centre` and blows up beyond `edge`."""
+    decades = np.log10(RATES)
+    fall = depth / (1.0 + np.exp(-6.0 * (decades - np.log10(centre))))
+    blow_up = np.where(RATES > edge, 40.0 * (decades - np.log10(edge)) ** 2, 0.0)
+    return start - fall + blow_up + noise * np.random.default_rng(seed).standard_normal(len(RATES))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize(("centre", "edge"), [(1e-3, 1e-2), (1e-4, 3e-2), (0.1, 1.0)])
+def test_readings_of_a_clear_curve(centre, edge, noise):
+    reading = suggest.read(RATES, curve(centre, edge=edge, noise=noise))
+    assert reading.falls
+    assert suggest.steepest(RATES, reading) == pytest.approx(centre, rel=0.7)
+    assert centre / 2 < suggest.valley(RATES, reading) < 2 * centre
+    assert centre < suggest.minimum(RATES, reading) <= 2.0 * edge
+    assert suggest.steepest(RATES, reading) <= suggest.slide(RATES, reading) <= suggest.minimum(RATES, reading)
+    peak, (low, high) = suggest.suggest(RATES, reading)
+    assert low < peak < high
+    assert peak < edge
+
+
+@given(st.floats(0.01, 1e5), st.floats(-1e3, 1e3), st.integers(0, 5))
+def test_the_unit_and_the_zero_of_the_loss_do_not_matter(scale, shift, seed):
+    loss = curve(1e-3, edge=1e-2, noise=0.05, seed=seed)
+    plain = suggest.read(RATES, loss)
+    changed = suggest.read(RATES, scale * (loss + shift))
+    for name in suggest.READINGS:
+        assert suggest.READINGS[name](RATES, changed) == pytest.approx(suggest.READINGS[name](RATES, plain), rel=0.25)
+
+
+def test_the_steepest_rate_is_read_in_log_rate():
+    # Differentiating in the linear rate would answer one of the lowest rates, where steps are tiny.
+    loss = curve(1e-3, edge=10.0, noise=0.01)
+    assert suggest.steepest(RATES, suggest.read(RATES, loss)) == pytest.approx(1e-3, rel=0.7)
+
+
+def test_noise_alone_is_no_fall():
+    falls = [
+        suggest.read(RATES, 2.3 + 0.1 * np.random.default_rng(seed).standard_normal(100)).falls for seed in range(200)
+    ]
+    assert sum(falls) <= 4
+
+
+def test_a_fall_well_above_the_noise_is_seen():
+    falls = [suggest.read(RATES, curve(1e-3, edge=1e-2, depth=0.5, noise=0.1, seed=seed)).falls for seed in range(200)]
+    assert sum(falls) >= 196
+
+
+@pytest.mark.parametrize("num_steps", [50, 100, 300, 1000])
+def test_the_number_of_steps_hardly_moves_the_readings(num_steps):
+    rates = np.geomspace(1e-7, 10.0, num_steps)
+    loss = np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2))
+    _, (low, high) = suggest.suggest(RATES, suggest.read(RATES, curve(1e-3, edge=1e-2)))
+    peak, _ = suggest.suggest(rates, suggest.read(rates, loss))
+    assert low < peak < high
+
+
+def test_a_linear_sweep_is_read_too():
+    rates = np.linspace(1e-4, 0.1, 200)
+    reading = suggest.read(rates, (np.log10(rates) + 2.0) ** 2)
+    assert suggest.minimum(rates, reading) == pytest.approx(0.01, rel=0.2)
