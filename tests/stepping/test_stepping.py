@@ -157,7 +157,8 @@ def test_lbfgs_gets_its_closure():
     step = Step(model, torch.optim.LBFGS(model.parameters(), lr=0.5), F.mse_loss)
     batch = batches_of([32])
     losses = [step(batch).item() for _ in range(3)]
-    assert losses[0] > losses[1] > losses[2]
+    assert losses[0] > 1.05 * losses[1]
+    assert losses[1] >= losses[2]
 
 
 def test_autocast_and_scaler_are_used_and_a_skipped_update_is_said():

@@ -9,11 +9,13 @@ from cyclewise.cli.demo import demo
 from cyclewise.cli.find import find
 from cyclewise.cli.fit import fit
 from cyclewise.cli.options import print_version
+from cyclewise.cli.policy import policy_app
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(demo)
 app.command()(find)
 app.command()(fit)
+app.add_typer(policy_app, name="policy")
 
 
 @app.callback()

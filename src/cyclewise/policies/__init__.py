@@ -1,6 +1,6 @@
 """Policies: frozen settings, pure functions of the step. Standard library and NumPy only."""
 
-from cyclewise.policies.base import Hyperparameters, Policy, policy_from_dict, register_policy
+from cyclewise.policies.base import Hyperparameters, Policy, policy_from_dict, register_policy, registered_policies
 from cyclewise.policies.elementary import Constant, Cosine, Linear
 from cyclewise.policies.extended import Extended
 from cyclewise.policies.join import Join
@@ -17,4 +17,5 @@ __all__ = [
     "Policy",
     "policy_from_dict",
     "register_policy",
+    "registered_policies",
 ]

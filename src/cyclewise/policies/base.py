@@ -229,6 +229,15 @@ def register_policy(policy_class: AnyPolicy) -> AnyPolicy:
     return policy_class
 
 
+def registered_policies() -> list[type[Policy]]:
+    """Return the registered classes, in the order in which they were registered.
+
+    >>> [policy.__name__ for policy in registered_policies()][:3]
+    ['Constant', 'Linear', 'Cosine']
+    """
+    return list(_registry.values())
+
+
 def policy_from_dict(values: Mapping[str, Any]) -> Policy:
     """Return the policy that ``to_dict`` described.
 

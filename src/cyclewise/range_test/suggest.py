@@ -60,7 +60,7 @@ def read(lr: Array, loss: Array) -> Reading:
         >>> lr = np.logspace(-4, 0, 41)
         >>> reading = read(lr, (np.log10(lr) + 1.5) ** 2)
         >>> reading.falls, float(lr[reading.lowest].round(3)), reading.slope[[0, -1]].round(1)
-        (True, 0.032, array([-5.,  3.]))
+        (True, 0.032, array([-4.7,  2.7]))
     """
     position = np.log10(lr)
     noise = _noise(loss)

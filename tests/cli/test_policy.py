@@ -1,0 +1,69 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import cyclewise as cw
+from cyclewise.cli import app
+from cyclewise.cli.policy import policy_app
+from cyclewise.policies import registered_policies
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["policy", *arguments])
+
+
+def test_a_policy_is_drawn_with_the_code_that_makes_it():
+    result = run(
+        "one-cycle", "--max-lr", "0.4", "--total-steps", "1000", "--base-momentum", "0.85", "--max-momentum", "0.95"
+    )
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Learning rate"
+    assert "Momentum" in lines
+    policy = cw.OneCycle(max_lr=0.4, total_steps=1000, base_momentum=0.85, max_momentum=0.95)
+    assert eval(lines[-1], vars(cw) | {"OneCycle": cw.OneCycle}) == policy
+
+
+def test_a_picture_is_saved(tmp_path):
+    result = run("cosine", "--max-lr", "0.1", "--total-steps", "100", "--save", str(tmp_path / "cosine.png"))
+    assert result.stdout.splitlines()[-1] == f"picture: {tmp_path / 'cosine.png'}"
+    assert (tmp_path / "cosine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json():
+    values = json.loads(run("constant", "--lr", "0.1", "--total-steps", "5", "--json").stdout)
+    assert cw.policy_from_dict(values) == cw.Constant(lr=0.1, total_steps=5)
+
+
+def test_impossible_values_are_usage_errors():
+    result = run("one-cycle", "--max-lr", "-1", "--total-steps", "10")
+    assert result.exit_code == 2
+    assert result.stderr == "error: max_lr must be a finite number above 0, got -1.0; cyclewise.lr_find gives one\n"
+    assert run("one-cycle", "--total-steps", "10").exit_code == 2
+
+
+def test_every_policy_made_of_numbers_has_a_command():
+    made_of_policies = {"Join", "Extended"}
+    ours = [policy for policy in registered_policies() if policy.__module__.startswith("cyclewise.")]
+    names = {policy.__name__ for policy in ours} - made_of_policies
+    commands = {"".join(part.title() for part in command.name.split("-")) for command in policy_app.registered_commands}
+    assert {name.lower() for name in names} == {command.lower() for command in commands}
+
+
+@pytest.mark.parametrize("width", [20, 72, 200])
+def test_text_keeps_its_width(width):
+    from cyclewise.drawing.terminal import text
+
+    (chart,) = cw.OneCycle(max_lr=1e-3, total_steps=7).charts()
+    lines = text(chart, width=width, height=6).splitlines()
+    assert len(lines) == 8
+    assert max(map(len, lines[1:-1])) <= width
+
+
+def test_text_draws_a_single_step_and_a_flat_line():
+    from cyclewise.drawing.terminal import text
+
+    for policy in (cw.OneCycle(max_lr=0.1, total_steps=1), cw.Constant(lr=0.1, total_steps=50)):
+        (chart,) = policy.charts()
+        assert "█" in text(chart) or "▄" in text(chart)
