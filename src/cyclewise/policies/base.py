@@ -141,7 +141,7 @@ class Policy(ABC):
         """
         from cyclewise.policies.extended import Extended
 
-        return Extended(policy=self, total_steps=total_steps, at_step=at_step)
+        return Extended(original=self, total_steps=total_steps, at_step=at_step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which :func:`policy_from_dict` makes an equal policy."""
@@ -218,9 +218,15 @@ def register_policy(policy_class: AnyPolicy) -> AnyPolicy:
     The class is made anew from keyword arguments: the fields of a dataclass, or else its public attributes.
 
     Raises:
-        PolicyError: the name belongs to another class.
+        PolicyError: the name belongs to another class, or a field is called "policy" or "version".
     """
     name = policy_class.__name__
+    reserved = {"policy", "version"} & set(getattr(policy_class, "__dataclass_fields__", ()))
+    if reserved:
+        raise PolicyError(
+            f"policy_class must not have fields named 'policy' or 'version', got {name} with {sorted(reserved)}; "
+            "to_dict() needs these names: rename the fields"
+        )
     taken = _registry.setdefault(name, policy_class)
     # A class defined again under the same full name (a reloaded notebook cell) replaces its former self.
     if (taken.__module__, taken.__qualname__) != (policy_class.__module__, policy_class.__qualname__):

@@ -24,7 +24,7 @@ class Extended(Policy):
     `at_step` is beyond the old end, the old last value is held.
 
     Args:
-        policy: the policy to go on with.
+        original: the policy to go on with.
         total_steps: the new length in steps, counted from 0; above `at_step`.
         at_step: the step of the joint.
 
@@ -38,7 +38,7 @@ class Extended(Policy):
         (array([1.   , 0.25 , 0.125, 0.   ]), 0.1875)
     """
 
-    policy: Policy
+    original: Policy
     total_steps: int
     at_step: int
 
@@ -58,9 +58,9 @@ class Extended(Policy):
     @property
     def cycle_ends(self) -> list[int]:
         """The step after each cycle, moved with the stretch."""
-        kept = [end for end in self.policy.cycle_ends if end <= self.at_step]
+        kept = [end for end in self.original.cycle_ends if end <= self.at_step]
         moved = []
-        for end in self.policy.cycle_ends[len(kept) : -1]:
+        for end in self.original.cycle_ends[len(kept) : -1]:
             # The first step whose position is at least `end`.
             moved.append(self.at_step - (-(end - self.at_step) * self._new_span // max(1, self._old_span)))
         return [*kept, *moved, self.total_steps]
@@ -68,15 +68,15 @@ class Extended(Policy):
     def value(self, step: int) -> Hyperparameters:
         """Return the hyperparameters at the stretched position of the step."""
         lower, upper, fraction = self._position(step, SCALAR)
-        return _between(self.policy.at(lower), self.policy.at(upper), fraction, SCALAR)
+        return _between(self.original.at(lower), self.original.at(upper), fraction, SCALAR)
 
     def _values(self, steps: NDArray[np.int64]) -> Hyperparameters:
         lower, upper, fraction = self._position(steps, ARRAY)
-        return _between(self.policy.values(lower), self.policy.values(upper), fraction, ARRAY)
+        return _between(self.original.values(lower), self.original.values(upper), fraction, ARRAY)
 
     @property
     def _old_span(self) -> int:
-        return max(0, self.policy.total_steps - 1 - self.at_step)
+        return max(0, self.original.total_steps - 1 - self.at_step)
 
     @property
     def _new_span(self) -> int:
@@ -88,7 +88,7 @@ class Extended(Policy):
         numerator = after * self._old_span
         lower = arithmetic.where(after <= 0, step, self.at_step + numerator // self._new_span)
         rest = arithmetic.where(after <= 0, 0, numerator % self._new_span)
-        rest = arithmetic.where(arithmetic.is_in(lower + 1, self.policy.cycle_ends), 0, rest)
+        rest = arithmetic.where(arithmetic.is_in(lower + 1, self.original.cycle_ends), 0, rest)
         return lower, arithmetic.where(rest == 0, lower, lower + 1), rest / self._new_span
 
 
