@@ -20,8 +20,10 @@ if TYPE_CHECKING:
         SuggestionError,
     )
     from cyclewise.policies import (
+        SGDR,
         Constant,
         Cosine,
+        Cyclical,
         Hyperparameters,
         Join,
         Linear,
@@ -45,6 +47,7 @@ _HOMES = {
     "ConvLearner": "training",
     "Cosine": "policies",
     "Curve": "range_test",
+    "Cyclical": "policies",
     "CyclewiseError": "errors",
     "Data": "training",
     "DivergedError": "errors",
@@ -60,6 +63,7 @@ _HOMES = {
     "PolicyLR": "scheduler",
     "RangeTest": "range_test",
     "Refusal": "range_test",
+    "SGDR": "policies",
     "StopReason": "range_test",
     "SuggestionError": "errors",
     "accuracy": "training",
@@ -71,7 +75,7 @@ _HOMES = {
     "write_html": "report",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - plainly sorted
     "ArgumentError",
     "ArgumentTypeError",
     "CheckpointError",
@@ -80,6 +84,7 @@ __all__ = [
     "Cosine",
     "Curve",
     "CyclewiseError",
+    "Cyclical",
     "Data",
     "DivergedError",
     "History",
@@ -94,6 +99,7 @@ __all__ = [
     "PolicyLR",
     "RangeTest",
     "Refusal",
+    "SGDR",
     "StopReason",
     "SuggestionError",
     "accuracy",

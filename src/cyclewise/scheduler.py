@@ -14,9 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cyclewise._validation import describe, instance
 from cyclewise.errors import ArgumentTypeError, PolicyError
-from cyclewise.policies import Hyperparameters, Policy
+from cyclewise.policies import Policy
 
 _STATE_VERSION = 1
+_STEPS_AT_ONCE = 1024
 _OPTIMIZER_WAY_OUT = "make one first, for example torch.optim.SGD(model.parameters(), lr=0.1)"
 
 
@@ -53,10 +54,12 @@ class PolicyLR(LRScheduler):
         instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", way_out=_OPTIMIZER_WAY_OUT)
         self.optimizer = optimizer
         self._policies = _policies(optimizer, policy)
+        self._total_steps = _total_steps(self._policies)
+        self._table: tuple[int, list[Any]] = (0, [])
         self.last_epoch = 0
-        _write(optimizer, self._policies, 0)
+        self._write(0)
         # What the base class calls so: the rates at step 0.
-        self.base_lrs = [lr for lr, _ in zip(self._rates(0), optimizer.param_groups, strict=False)]
+        self.base_lrs = self.get_lr()
 
     @property
     def policy(self) -> Policy | list[Policy]:
@@ -79,12 +82,12 @@ class PolicyLR(LRScheduler):
             )
         before = self.last_epoch
         try:
-            _write(self.optimizer, self._policies, before + 1)
+            self._write(before + 1)
             self.last_epoch = before + 1
         except BaseException:
             # An interrupt between two writes must not leave one group a step ahead.
             self.last_epoch = before
-            _write(self.optimizer, self._policies, before)
+            self._write(before)
             raise
         if before == self._total_steps:
             warnings.warn(
@@ -101,7 +104,9 @@ class PolicyLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each group at the present step."""
-        return list(self._rates(self.last_epoch))
+        if isinstance(self._policies, Policy):
+            return [self._policies.at(self.last_epoch).lr] * len(self.optimizer.param_groups)
+        return [policy.at(self.last_epoch).lr for policy in self._policies]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step and the policy as plain JSON values."""
@@ -136,18 +141,14 @@ class PolicyLR(LRScheduler):
         if not isinstance(step, int) or step < 0:
             raise PolicyError(f"state_dict must hold a step of at least 0, got {step!r}; the state is damaged")
         self.last_epoch = step
-        _write(self.optimizer, self._policies, step)
+        self._write(step)
 
-    @property
-    def _total_steps(self) -> int:
-        if isinstance(self._policies, Policy):
-            return self._policies.total_steps
-        return max(policy.total_steps for policy in self._policies)
-
-    def _rates(self, step: int) -> list[float | Tensor]:
-        if isinstance(self._policies, Policy):
-            return [self._policies.at(step).lr] * len(self.optimizer.param_groups)
-        return [policy.at(step).lr for policy in self._policies]
+    def _write(self, step: int) -> None:
+        # Values are computed a stretch at a time, as arrays: they have the same bits, and a step then costs a look-up.
+        first, rows = self._table
+        if not 0 <= step - first < len(rows):
+            first, rows = self._table = (step, _rows(self._policies, step))
+        _write_groups(self.optimizer.param_groups, rows[step - first], is_shared=isinstance(self._policies, Policy))
 
 
 def set_hyperparameters(optimizer: Optimizer, policy: Policy | Sequence[Policy], step: int) -> None:
@@ -173,7 +174,9 @@ def set_hyperparameters(optimizer: Optimizer, policy: Policy | Sequence[Policy],
     instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", way_out=_OPTIMIZER_WAY_OUT)
     policies = _policies(optimizer, policy)
     (policies if isinstance(policies, Policy) else policies[0]).lr(step)  # refuses an impossible step
-    _write(optimizer, policies, step)
+    is_shared = isinstance(policies, Policy)
+    values = policies.at(step) if isinstance(policies, Policy) else [policy.at(step) for policy in policies]
+    _write_groups(optimizer.param_groups, values, is_shared=is_shared)
 
 
 def read_rates(optimizer: Optimizer) -> list[float]:
@@ -220,38 +223,51 @@ def _check_fit(optimizer: Optimizer, policies: Sequence[Policy]) -> None:
             )
 
 
-def _write(optimizer: Optimizer, policies: Policy | list[Policy], step: int) -> None:
-    groups = optimizer.param_groups
+def _total_steps(policies: Policy | list[Policy]) -> int:
+    parts = [policies] if isinstance(policies, Policy) else policies
+    return max(policy.total_steps for policy in parts)
+
+
+def _rows(policies: Policy | list[Policy], first: int) -> list[Any]:
+    """Return the values of the next steps: one row a step, for all groups or a tuple of one per group."""
     if isinstance(policies, Policy):
-        values = policies.at(step)
+        # A held value needs no more than one row.
+        count = max(1, min(_STEPS_AT_ONCE, policies.total_steps - first))
+        columns = policies.values(range(first, first + count))
+        return list(zip(*([None] * count if column is None else column.tolist() for column in columns), strict=True))
+    per_policy = [_rows(policy, first) for policy in policies]
+    count = max(map(len, per_policy))
+    return list(zip(*(rows + rows[-1:] * (count - len(rows)) for rows in per_policy), strict=True))
+
+
+def _write_groups(groups: list[dict[str, Any]], values: Any, *, is_shared: bool) -> None:
+    if is_shared:
+        lr, momentum, weight_decay = values
         for group in groups:
-            _write_group(group, values)
+            _write_group(group, lr, momentum, weight_decay)
     else:
-        for group, policy in zip(groups, policies, strict=True):
-            _write_group(group, policy.at(step))
+        for group, (lr, momentum, weight_decay) in zip(groups, values, strict=True):
+            _write_group(group, lr, momentum, weight_decay)
 
 
-def _write_group(group: dict[str, Any], values: Hyperparameters) -> None:
-    lr, momentum, weight_decay = values
+def _write_group(group: dict[str, Any], lr: float, momentum: float | None, weight_decay: float | None) -> None:
     if type(group["lr"]) is float:
         group["lr"] = lr
     else:
         _write_number(group, "lr", lr)
     if momentum is not None:
-        if "betas" in group:
-            _write_beta1(group, momentum)
-        else:
+        if "betas" not in group:
             _write_number(group, "momentum", momentum)
+        else:
+            betas = group["betas"]
+            if isinstance(betas[0], Tensor):
+                betas[0].fill_(momentum)
+            elif type(betas) is tuple:
+                group["betas"] = (momentum, *betas[1:])
+            else:
+                betas[0] = momentum
     if weight_decay is not None:
         _write_number(group, "weight_decay", weight_decay)
-
-
-def _write_beta1(group: dict[str, Any], beta1: float) -> None:
-    betas = group["betas"]
-    if isinstance(betas[0], Tensor):
-        betas[0].fill_(beta1)
-    else:
-        group["betas"] = type(betas)((beta1, *betas[1:]))
 
 
 def _write_number(group: dict[str, Any], name: str, value: float) -> None:

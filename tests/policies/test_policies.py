@@ -46,7 +46,35 @@ def cosines(draw):
     return cw.Cosine(max_lr=high, min_lr=low, total_steps=draw(lengths))
 
 
+@st.composite
+def cyclicals(draw, momenta=momenta):
+    low, high = sorted(draw(st.tuples(st.floats(0.0, 10.0), rates)))
+    base, top = draw(momenta)
+    return cw.Cyclical(
+        base_lr=low,
+        max_lr=max(high, 1e-8),
+        step_size_up=draw(st.integers(1, 60)),
+        step_size_down=draw(st.one_of(st.none(), st.integers(1, 60))),
+        mode=draw(st.sampled_from(["triangular", "triangular2", "exp_range"])),
+        gamma=draw(st.floats(0.5, 1.0)),
+        base_momentum=base,
+        max_momentum=top,
+        total_steps=draw(lengths),
+    )
+
+
+sgdrs = st.builds(
+    cw.SGDR,
+    max_lr=rates,
+    min_lr=st.just(0.0),
+    T_0=st.integers(1, 40),
+    T_mult=st.one_of(st.integers(1, 3), st.floats(1.0, 2.5)),
+    num_cycles=st.integers(1, 4),
+    peak_decay=st.floats(0.1, 1.0),
+)
 simple = st.one_of(
+    cyclicals(momenta=st.just((None, None))),
+    sgdrs,
     one_cycles().filter(lambda policy: policy.base_momentum is None),
     cosines(),
     st.builds(cw.Constant, lr=st.floats(0.0, 10.0), total_steps=lengths),
@@ -62,7 +90,7 @@ def extensions(draw):
     return policy.extend(total_steps=at_step + draw(st.integers(1, 500)), at_step=at_step)
 
 
-policies = st.one_of(simple, joins, one_cycles(), extensions())
+policies = st.one_of(simple, joins, one_cycles(), cyclicals(), extensions())
 
 
 @given(policies)
@@ -192,6 +220,55 @@ def test_linear_and_cosine_equal_torch(rate, total_steps):
     assert ours.lr(range(total_steps)) == pytest.approx(theirs, rel=1e-9, abs=1e-12 * rate)
 
 
+def run_torch(make, num_steps, **options):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
+    scheduler, seen = make(optimizer), []
+    for _ in range(num_steps):
+        seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
+        optimizer.step()
+        scheduler.step()
+    return [lr for lr, _ in seen], [momentum for _, momentum in seen]
+
+
+@given(cyclicals(momenta=st.just((0.8, 0.95))))
+def test_cyclical_equals_torch(policy):
+    def make(optimizer):
+        return torch.optim.lr_scheduler.CyclicLR(
+            optimizer, base_lr=policy.base_lr, max_lr=policy.max_lr, step_size_up=policy.step_size_up,
+            step_size_down=policy.step_size_down, mode=policy.mode, gamma=policy.gamma, base_momentum=0.8,
+            max_momentum=0.95,
+        )  # fmt: skip
+
+    lr, momentum = run_torch(make, policy.total_steps)
+    # torch reckons the place in the cycle as a float near the number of the cycle, and loses those digits.
+    cycles = policy.total_steps / policy.step_size_up + 2
+    slack = 1e-14 * cycles * policy.max_lr
+    assert policy.lr(range(policy.total_steps)) == pytest.approx(lr, rel=1e-12 * cycles, abs=slack)
+    assert policy.momentum(range(policy.total_steps)) == pytest.approx(momentum, rel=1e-12 * cycles)
+
+
+@given(rates, st.integers(1, 30), st.integers(1, 3), st.integers(1, 4), st.floats(0.0, 1.0))
+def test_sgdr_equals_torch(max_lr, T_0, T_mult, num_cycles, floor):
+    policy = cw.SGDR(max_lr=max_lr, min_lr=floor * max_lr, T_0=T_0, T_mult=T_mult, num_cycles=num_cycles)
+
+    def make(optimizer):
+        optimizer.param_groups[0]["lr"] = max_lr
+        return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0, T_mult, eta_min=floor * max_lr)
+
+    # Stepping one by one torch keeps whole counters, and is right.
+    lr, _ = run_torch(make, policy.total_steps)
+    assert policy.lr(range(policy.total_steps)) == pytest.approx(lr, rel=1e-12, abs=1e-14 * max_lr)
+
+
+@given(sgdrs)
+def test_sgdr_cycles_have_the_promised_lengths_and_peaks(policy):
+    lengths = [round(policy.T_0 * policy.T_mult**k) for k in range(policy.num_cycles)]
+    assert np.diff([0, *policy.cycle_ends]).tolist() == lengths
+    for k, start in enumerate([0, *policy.cycle_ends[:-1]]):
+        assert policy.lr(start) == pytest.approx(policy.max_lr * policy.peak_decay**k)
+        assert (np.diff(policy.lr(range(start, start + lengths[k]))) <= 0).all()
+
+
 def test_one_step_policies():
     assert cw.OneCycle(max_lr=0.1, total_steps=1).lr([0, 1]).tolist() == [0.1, 0.1]
     assert cw.Linear(start_lr=1.0, end_lr=2.0, total_steps=1).lr(0) == 2.0
@@ -315,6 +392,25 @@ CASES = [
     (lambda: cw.Linear(start_lr=-1, end_lr=0, total_steps=5),
      "start_lr must be a finite number of at least 0, got -1; rates cannot be negative"),
     (lambda: cw.Cosine(max_lr=0.1, min_lr=0.2, total_steps=5), "min_lr must be at most max_lr=0.1, got 0.2; swap them"),
+    (lambda: cw.Cyclical(base_lr=0.2, max_lr=0.1, step_size_up=5, total_steps=9),
+     "max_lr must be at least base_lr=0.2, got 0.1; swap them"),
+    (lambda: cw.Cyclical(base_lr=0.1, max_lr=0.2, step_size_up=0, total_steps=9),
+     "step_size_up must be a whole number of at least 1, got 0; "
+     "it counts optimizer updates: 2 to 10 epochs' worth is usual"),
+    (lambda: cw.Cyclical(base_lr=0.1, max_lr=0.2, step_size_up=5, mode="saw", total_steps=9),
+     "mode must be one of 'triangular', 'triangular2', 'exp_range', got 'saw'; pass one of these names"),
+    (lambda: cw.Cyclical(base_lr=0.1, max_lr=0.2, step_size_up=5, gamma=1.1, total_steps=9),
+     "gamma must be at most 1, got 1.1; a larger one makes the rate explode"),
+    (lambda: cw.SGDR(max_lr=0.1, T_0=0, num_cycles=1),
+     "T_0 must be a whole number of at least 1, got 0; it counts the steps of the first cycle"),
+    (lambda: cw.SGDR(max_lr=0.1, T_0=5, T_mult=0.5, num_cycles=1),
+     "T_mult must be at least 1, got 0.5; 2 doubles every cycle"),
+    (lambda: cw.SGDR(max_lr=0.1, T_0=5, num_cycles=0),
+     "num_cycles must be a whole number of at least 1, got 0; it counts the restarts, plus one"),
+    (lambda: cw.SGDR(max_lr=0.1, min_lr=0.06, T_0=5, num_cycles=2, peak_decay=0.5),
+     "min_lr must be at most the last cycle's peak 0.05, got 0.06; lower it, or raise peak_decay"),
+    (lambda: cw.SGDR(max_lr=0.1, T_0=5, T_mult=10, num_cycles=100),
+     "num_cycles must leave the last cycle shorter than 2**53 steps, got 100 with T_mult=10; ask for fewer cycles"),
     (lambda: cw.Join([]), "policies must hold at least one policy, got none; pass for example [warmup, cosine]"),
     (lambda: cw.Join([0.1]), "policies must hold policies only, got float 0.1; make it a Constant"),
     (lambda: cw.Join([cw.Constant(lr=0.1, total_steps=1),
@@ -394,6 +490,34 @@ def test_every_fraction_and_every_length_is_defined(total_steps, pct_start):
 
 def test_cosine_holds_after_its_end():
     assert cw.Cosine(max_lr=1.0, total_steps=10).lr(range(9, 40)).tolist() == [0.0] * 31
+
+
+def test_triangular2_survives_cycle_5000():
+    policy = cw.Cyclical(base_lr=0.1, max_lr=1.0, step_size_up=1, mode="triangular2", total_steps=20_000)
+    assert policy.lr(2 * 5000 + 1) == 0.1
+    assert policy.lr([1, 3]).tolist() == [1.0, 0.55]
+
+
+@pytest.mark.parametrize(("T_0", "T_mult", "restart"), [(1, 3, 121), (1, 10, 111), (10, 2, 70), (1, 2, 2**20 - 1)])
+def test_exact_restarts_are_at_the_maximum(T_0, T_mult, restart):
+    policy = cw.SGDR(max_lr=1.0, T_0=T_0, T_mult=T_mult, num_cycles=21 if T_mult == 2 else 6)
+    assert restart in policy.cycle_ends
+    assert policy.lr([restart - 1, restart])[1] == 1.0
+    assert policy.lr(restart) == 1.0
+
+
+def test_warm_restarts_resume_where_they_were():
+    policy = cw.SGDR(max_lr=1.0, T_0=10, num_cycles=3)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = cw.PolicyLR(optimizer, policy)
+    scheduler.load_state_dict({**scheduler.state_dict(), "step": 14})
+    assert optimizer.param_groups[0]["lr"] == policy.lr(14) == policy.lr(4)
+
+
+def test_peak_decay_and_fractional_growth():
+    policy = cw.SGDR(max_lr=1.0, T_0=10, T_mult=1.5, num_cycles=4, peak_decay=0.5)
+    assert policy.cycle_ends == [10, 25, 47, 81]
+    assert policy.lr([0, 10, 25, 47]).tolist() == [1.0, 0.5, 0.25, 0.125]
 
 
 def test_extended_is_a_policy_of_its_own():

@@ -322,6 +322,7 @@ def test_rates_are_read_and_written():
     assert isinstance(optimizer.param_groups[1]["lr"], torch.Tensor)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler
 def test_a_compiled_step_is_not_compiled_again():
     from torch._dynamo.testing import CompileCounter
 

@@ -90,5 +90,5 @@ def _kebab(name: str) -> str:
 
 
 for _policy_class in registered_policies():
-    if _option_fields(_policy_class):
+    if _policy_class.__module__.startswith("cyclewise.") and _option_fields(_policy_class):
         policy_app.command(_kebab(_policy_class.__name__))(_command(_policy_class))

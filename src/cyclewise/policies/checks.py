@@ -39,6 +39,14 @@ def factor(name: str, value: Any) -> float:
     return _validation.positive(name, value, way_out="it divides the rate: 25 starts at max_lr / 25", error=PolicyError)
 
 
+def rising(low_name: str, low: Any, high_name: str, high: Any) -> tuple[float, float]:
+    """Return two rates of at least 0, the second one above 0 and not below the first."""
+    bottom, top = rate(low_name, low), peak(high_name, high)
+    if top < bottom:
+        raise PolicyError(f"{high_name} must be at least {low_name}={bottom!r}, got {high!r}; swap them")
+    return bottom, top
+
+
 def momenta(base_momentum: Any, max_momentum: Any) -> tuple[float, float] | None:
     """Return both momenta, or None for neither."""
     if base_momentum is None and max_momentum is None:
