@@ -25,9 +25,9 @@ momenta = st.one_of(st.just((None, None)), st.tuples(st.floats(0.0, 0.99), st.fl
 
 
 @st.composite
-def one_cycles(draw):
+def one_cycles(draw, kind=st.sampled_from([cw.OneCycle, cw.ThreePhaseOneCycle])):
     base, high = draw(momenta)
-    return cw.OneCycle(
+    return draw(kind)(
         max_lr=draw(rates),
         total_steps=draw(lengths),
         pct_start=draw(fractions),
@@ -72,7 +72,32 @@ sgdrs = st.builds(
     num_cycles=st.integers(1, 4),
     peak_decay=st.floats(0.1, 1.0),
 )
+
+
+@st.composite
+def warm_and_stable(draw):
+    warmup, decay = draw(st.integers(0, 50)), draw(st.integers(0, 50))
+    return cw.WarmupStableDecay(
+        max_lr=draw(rates), warmup_steps=warmup, decay_steps=decay,
+        total_steps=warmup + decay + draw(st.integers(1, 100)), anneal=draw(st.sampled_from(["cosine", "linear"])),
+    )  # fmt: skip
+
+
+multi_steps = st.builds(
+    cw.MultiStep,
+    max_lr=rates,
+    milestones=st.sets(st.integers(1, 300), max_size=5).map(sorted),
+    gamma=st.floats(0.01, 1.0),
+    total_steps=lengths,
+)
+small = st.floats(1e-6, 10.0)
 simple = st.one_of(
+    warm_and_stable(),
+    multi_steps,
+    st.builds(cw.Exponential, start_lr=small, end_lr=small, total_steps=lengths),
+    st.builds(cw.Polynomial, max_lr=small, power=st.floats(0.1, 4.0), total_steps=lengths),
+    st.builds(cw.InverseSqrt, max_lr=small, warmup_steps=st.integers(1, 50), total_steps=lengths),
+    st.builds(cw.FlatCosine, max_lr=small, pct_start=fractions, total_steps=lengths),
     cyclicals(momenta=st.just((None, None))),
     sgdrs,
     one_cycles().filter(lambda policy: policy.base_momentum is None),
@@ -84,13 +109,25 @@ joins = st.lists(simple, min_size=1, max_size=4).map(cw.Join)
 
 
 @st.composite
+def togethers(draw):
+    rate = draw(simple)
+    momenta = st.builds(
+        cw.Linear, start_lr=st.floats(0, 0.9), end_lr=st.floats(0, 0.9), total_steps=st.just(rate.total_steps)
+    )
+    decays = st.builds(cw.Exponential, start_lr=small, end_lr=small, total_steps=st.just(rate.total_steps))
+    return cw.Together(
+        rate=rate, momenta=draw(st.one_of(st.none(), momenta)), decays=draw(st.one_of(st.none(), decays))
+    )
+
+
+@st.composite
 def extensions(draw):
     policy = draw(st.one_of(simple, joins, one_cycles()))
     at_step = draw(st.integers(0, policy.total_steps + 20))
     return policy.extend(total_steps=at_step + draw(st.integers(1, 500)), at_step=at_step)
 
 
-policies = st.one_of(simple, joins, one_cycles(), cyclicals(), extensions())
+policies = st.one_of(simple, togethers(), joins, one_cycles(), cyclicals(), extensions())
 
 
 @given(policies)
@@ -139,7 +176,7 @@ def test_a_policy_is_a_value(policy):
 NAMES = {policy.__name__: policy for policy in registered_policies()}
 
 
-@given(one_cycles())
+@given(one_cycles(kind=st.just(cw.OneCycle)))
 def test_one_cycle_reaches_its_peak_and_its_end(policy):
     last = policy.total_steps - 1
     assert policy.peak_step == max(0, round(policy.pct_start * policy.total_steps) - 1)
@@ -267,6 +304,42 @@ def test_sgdr_cycles_have_the_promised_lengths_and_peaks(policy):
     for k, start in enumerate([0, *policy.cycle_ends[:-1]]):
         assert policy.lr(start) == pytest.approx(policy.max_lr * policy.peak_decay**k)
         assert (np.diff(policy.lr(range(start, start + lengths[k]))) <= 0).all()
+
+
+@given(st.integers(2, 100), st.integers(2, 20), st.data(), st.sampled_from(["linear", "cos"]))
+def test_three_phases_equal_torch(denominator, multiple, data, anneal):
+    total_steps = denominator * multiple
+    pct_start = data.draw(st.integers(1, denominator)) / denominator
+    assume(float(pct_start * total_steps).is_integer())
+    assume(1 < pct_start * total_steps <= total_steps / 2)
+    settings = {"max_lr": 0.4, "total_steps": total_steps, "pct_start": pct_start, "base_momentum": 0.8,
+                "max_momentum": 0.95}  # fmt: skip
+    policy = cw.ThreePhaseOneCycle(**settings, anneal={"cos": "cosine"}.get(anneal, anneal))
+
+    def make(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, **settings, three_phase=True, anneal_strategy=anneal)
+
+    # torch's last call steps beyond the end of its schedule, and is not compared.
+    lr, momentum = run_torch(make, total_steps - 1)
+    assert policy.lr(range(total_steps - 1)) == pytest.approx(lr, rel=1e-9, abs=1e-15)
+    assert policy.momentum(range(total_steps - 1)) == pytest.approx(momentum, rel=1e-9)
+
+
+@given(st.integers(2, 200), st.floats(0.5, 4.0), st.sets(st.integers(1, 150), max_size=4), st.floats(0.05, 0.99))
+def test_decays_equal_torch(total_steps, power, milestones, gamma):
+    from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR, PolynomialLR
+
+    pairs = [
+        (cw.Polynomial(max_lr=0.1, power=power, total_steps=total_steps),
+         lambda o: PolynomialLR(o, total_iters=total_steps - 1, power=power)),
+        (cw.MultiStep(max_lr=0.1, milestones=sorted(milestones), gamma=gamma, total_steps=total_steps),
+         lambda o: MultiStepLR(o, sorted(milestones), gamma=gamma)),
+        (cw.Exponential(start_lr=0.1, end_lr=0.1 * gamma, total_steps=total_steps),
+         lambda o: ExponentialLR(o, gamma ** (1 / (total_steps - 1)))),
+    ]  # fmt: skip
+    for policy, make in pairs:
+        lr, _ = run_torch(make, total_steps)
+        assert policy.lr(range(total_steps)) == pytest.approx(lr, rel=1e-8, abs=1e-12)
 
 
 def test_one_step_policies():
@@ -411,6 +484,21 @@ CASES = [
      "min_lr must be at most the last cycle's peak 0.05, got 0.06; lower it, or raise peak_decay"),
     (lambda: cw.SGDR(max_lr=0.1, T_0=5, T_mult=10, num_cycles=100),
      "num_cycles must leave the last cycle shorter than 2**53 steps, got 100 with T_mult=10; ask for fewer cycles"),
+    (lambda: cw.MultiStep(max_lr=0.1, milestones=[5, 3], total_steps=9),
+     "milestones must rise, got [5, 3]; sort them and name each once"),
+    (lambda: cw.MultiStep(max_lr=0.1, milestones=[0], total_steps=9),
+     "milestones must be a whole number of at least 1, got 0; they count steps from 0, rising: [100, 150]"),
+    (lambda: cw.MultiStep(max_lr=0.1, milestones=[3], gamma=0, total_steps=9),
+     "gamma must be above 0, got 0; 0.1 is usual"),
+    (lambda: cw.Polynomial(max_lr=0.1, power=0, total_steps=9),
+     "power must be a finite number above 0, got 0; 1 is a straight line"),
+    (lambda: cw.WarmupStableDecay(max_lr=0.1, warmup_steps=5, decay_steps=5, total_steps=10),
+     "total_steps must be above warmup_steps + decay_steps = 10, got 10; shorten the warm-up or the decay"),
+    (lambda: cw.Together(rate=0.1), "rate must be a policy, got float 0.1; make it a Constant"),
+    (lambda: cw.Together(rate=cw.Constant(lr=0.1, total_steps=5), decays=cw.Constant(lr=0.1, total_steps=6)),
+     "decays must have as many steps as rate, got 6 and 5; make it longer with extend(), or with Join"),
+    (lambda: cw.Together(rate=cw.Constant(lr=0.1, total_steps=5), momenta=cw.Constant(lr=1.5, total_steps=5)),
+     "momenta must stay below 1, got a policy that reaches 1.5; lower it"),
     (lambda: cw.Join([]), "policies must hold at least one policy, got none; pass for example [warmup, cosine]"),
     (lambda: cw.Join([0.1]), "policies must hold policies only, got float 0.1; make it a Constant"),
     (lambda: cw.Join([cw.Constant(lr=0.1, total_steps=1),
@@ -490,6 +578,14 @@ def test_every_fraction_and_every_length_is_defined(total_steps, pct_start):
 
 def test_cosine_holds_after_its_end():
     assert cw.Cosine(max_lr=1.0, total_steps=10).lr(range(9, 40)).tolist() == [0.0] * 31
+
+
+def test_three_phases_end_at_the_minimum_also_when_there_is_no_room_for_them():
+    for pct_start in (0.5, 0.6, 0.9, 1.0):
+        policy = cw.ThreePhaseOneCycle(max_lr=1.0, total_steps=20, pct_start=pct_start)
+        lr = policy.lr(range(20))
+        assert lr.max() == 1.0
+        assert lr[-1] == policy.min_lr or pct_start == 1.0
 
 
 def test_triangular2_survives_cycle_5000():

@@ -7,6 +7,7 @@ agree by themselves; cosines and powers are the functions of the C library, on a
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -22,8 +23,11 @@ class Arithmetic(Protocol):
     def cos(self, angle: Any) -> Any:
         """Cosine of an angle in radians."""
 
-    def power(self, base: float, exponent: Any) -> Any:
-        """`base` to a whole `exponent` of at least 0."""
+    def power(self, base: Any, exponent: Any) -> Any:
+        """`base` to an `exponent`; either may be an array."""
+
+    def sqrt(self, value: Any) -> Any:
+        """Square root, correctly rounded."""
 
     def pick(self, values: list[Any], index: Any) -> Any:
         """The values at an index."""
@@ -37,11 +41,12 @@ class Arithmetic(Protocol):
 
 class _Scalar:
     cos = staticmethod(math.cos)
+    sqrt = staticmethod(math.sqrt)
 
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         return yes if condition else no
 
-    def power(self, base: float, exponent: Any) -> Any:
+    def power(self, base: Any, exponent: Any) -> Any:
         return base**exponent
 
     def pick(self, values: list[Any], index: Any) -> Any:
@@ -64,10 +69,14 @@ class _Array:
             return np.cos(angle)
         return np.fromiter(map(math.cos, angle.ravel().tolist()), np.float64, angle.size).reshape(angle.shape)
 
-    def power(self, base: float, exponent: Any) -> Any:
-        # NumPy's vector power differs from the C library's in the last bit; exponents repeat, so few are computed.
-        unique, inverse = np.unique(exponent, return_inverse=True)
-        return np.array([base**power for power in unique.tolist()], dtype=np.float64)[inverse].reshape(exponent.shape)
+    def sqrt(self, value: Any) -> Any:
+        return np.sqrt(value)
+
+    def power(self, base: Any, exponent: Any) -> Any:
+        # NumPy's vector power differs from the C library's in the last bit; values repeat, so few are computed.
+        if isinstance(base, np.ndarray):
+            return _each(lambda value: value**exponent, base)
+        return _each(lambda value: base**value, exponent)
 
     def pick(self, values: list[Any], index: Any) -> Any:
         return np.array(values)[index]
@@ -77,6 +86,11 @@ class _Array:
 
     def is_in(self, step: Any, members: list[int]) -> Any:
         return np.isin(step, members)
+
+
+def _each(function: Callable[[Any], Any], values: Any) -> Any:
+    unique, inverse = np.unique(values, return_inverse=True)
+    return np.array([function(value) for value in unique.tolist()], dtype=np.float64)[inverse].reshape(values.shape)
 
 
 @lru_cache(maxsize=1)
