@@ -19,6 +19,7 @@ LAYERS = {
     "drawing": 0,
     "policies": 0,
     "progress": 0,
+    "param_groups": 1,
     "scheduler": 1,
     "state": 1,
     "stepping": 1,
@@ -38,6 +39,7 @@ SAME_LAYER = {
     ("policies", "drawing"),
     ("policies", "errors"),
     ("progress", "errors"),
+    ("scheduler", "param_groups"),
 }
 
 

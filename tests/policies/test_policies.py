@@ -24,8 +24,11 @@ fractions = st.floats(0.0, 1.0)
 momenta = st.one_of(st.just((None, None)), st.tuples(st.floats(0.0, 0.99), st.floats(0.0, 0.99)))
 
 
+one_cycle_kinds = st.sampled_from([cw.OneCycle, cw.ThreePhaseOneCycle])
+
+
 @st.composite
-def one_cycles(draw, kind=st.sampled_from([cw.OneCycle, cw.ThreePhaseOneCycle])):
+def one_cycles(draw, kind=one_cycle_kinds):
     base, high = draw(momenta)
     return draw(kind)(
         max_lr=draw(rates),
@@ -111,10 +114,9 @@ joins = st.lists(simple, min_size=1, max_size=4).map(cw.Join)
 @st.composite
 def togethers(draw):
     rate = draw(simple)
-    momenta = st.builds(
-        cw.Linear, start_lr=st.floats(0, 0.9), end_lr=st.floats(0, 0.9), total_steps=st.just(rate.total_steps)
-    )
-    decays = st.builds(cw.Exponential, start_lr=small, end_lr=small, total_steps=st.just(rate.total_steps))
+    length, below_one = st.just(rate.total_steps), st.floats(0, 0.9)
+    momenta = st.builds(cw.Linear, start_lr=below_one, end_lr=below_one, total_steps=length)
+    decays = st.builds(cw.Exponential, start_lr=small, end_lr=small, total_steps=length)
     return cw.Together(
         rate=rate, momenta=draw(st.one_of(st.none(), momenta)), decays=draw(st.one_of(st.none(), decays))
     )

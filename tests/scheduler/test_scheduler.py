@@ -126,8 +126,8 @@ def test_a_policy_per_group_and_wrong_counts():
     [
         (("sgd", PLAIN), "optimizer must be a torch.optim.Optimizer, got str 'sgd'; "
                          "make one first, for example torch.optim.SGD(model.parameters(), lr=0.1)"),
-        ((fresh(), 0.1), "policy must be a policy or a list of one per parameter group, got float 0.1; "
-                         "pass for example OneCycle(max_lr=0.1, total_steps=1000)"),
+        ((fresh(), 0.1), "policy must be a policy, a list of one per parameter group, or a dict of them by the groups' "
+                         "names, got float 0.1; pass for example OneCycle(max_lr=0.1, total_steps=1000)"),
     ],
 )  # fmt: skip
 def test_wrong_kinds_are_refused(arguments, message):
@@ -191,7 +191,7 @@ def test_state_is_plain_json_and_loads_any_number_of_times():
 def test_the_state_of_another_policy_is_refused():
     scheduler = cw.PolicyLR(fresh(), PLAIN)
     other = cw.PolicyLR(fresh(), cw.Constant(lr=0.1, total_steps=10))
-    with pytest.raises(cw.PolicyError, match=re.escape("state_dict must belong to the policy [{'policy': 'OneCycle'")):
+    with pytest.raises(cw.PolicyError, match=re.escape("state_dict must belong to the policy {'policy': 'OneCycle'")):
         scheduler.load_state_dict(other.state_dict())
     theirs = torch.optim.lr_scheduler.StepLR(fresh(), 3)
     with pytest.raises(cw.PolicyError, match="state_dict must be that of a PolicyLR"):

@@ -1,0 +1,127 @@
+"""Reading and writing an optimizer's hyperparameters, group by group; tensors are written in place."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cyclewise._validation import describe
+from cyclewise.errors import ArgumentTypeError, PolicyError
+from cyclewise.policies import Policy
+
+Groups = list[dict[str, Any]]
+# One policy for all groups, one per group in order, or one per group by the group's "name".
+Policies = Policy | list[Policy] | dict[str, Policy]
+
+
+def read_rates(optimizer: Optimizer) -> list[float]:
+    """Return the learning rate of each group."""
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def write_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    """Write the learning rate of each group."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        _write_number(group, "lr", rate)
+
+
+def write_values(groups: Groups, policies: Policies, values: Any) -> None:
+    """Write the values of one step: (lr, momentum, weight decay), or as many of them as there are policies."""
+    # By exact type, since asking an abstract class costs as much as all the rest of a step.
+    if type(policies) is list:
+        for group, its_values in zip(groups, values, strict=True):
+            write_group(group, *its_values)
+    elif type(policies) is dict:
+        by_name = dict(zip(policies, values, strict=True))
+        for group in groups:
+            write_group(group, *by_name[group["name"]])
+    else:
+        lr, momentum, weight_decay = values
+        for group in groups:
+            write_group(group, lr, momentum, weight_decay)
+
+
+def write_group(group: dict[str, Any], lr: float, momentum: float | None, weight_decay: float | None) -> None:
+    """Write one group; None leaves a hyperparameter alone."""
+    if type(group["lr"]) is float:
+        group["lr"] = lr
+    else:
+        _write_number(group, "lr", lr)
+    if momentum is not None:
+        if "betas" not in group:
+            _write_number(group, "momentum", momentum)
+        else:
+            betas = group["betas"]
+            if isinstance(betas[0], Tensor):
+                betas[0].fill_(momentum)
+            elif type(betas) is tuple:
+                group["betas"] = (momentum, *betas[1:])
+            else:
+                betas[0] = momentum
+    if weight_decay is not None:
+        _write_number(group, "weight_decay", weight_decay)
+
+
+def fitting(optimizer: Optimizer, policy: Any) -> Policies:
+    """Return the policy, list or dict of policies, if it fits the optimizer.
+
+    Raises:
+        ArgumentTypeError: it is none of these.
+        PolicyError: there are not as many policies as groups, a group has no policy of its name, or a policy moves what
+            the optimizer does not have.
+    """
+    groups = optimizer.param_groups
+    if isinstance(policy, Policy):
+        per_group: Sequence[Policy] = [policy] * len(groups)
+        policies: Policies = policy
+    elif isinstance(policy, Mapping) and policy and all(isinstance(part, Policy) for part in policy.values()):
+        policies = dict(policy)
+        per_group = [_named(policies, group) for group in groups]
+    elif isinstance(policy, (list, tuple)) and all(isinstance(part, Policy) for part in policy):
+        if len(policy) != len(groups):
+            raise PolicyError(
+                f"policy must have one policy per parameter group, got {len(policy)} policies for "
+                f"{len(groups)} groups; pass a single policy to drive all groups alike"
+            )
+        per_group = policies = list(policy)
+    else:
+        raise ArgumentTypeError(
+            "policy must be a policy, a list of one per parameter group, or a dict of them by the groups' names, "
+            f"got {describe(policy)}; pass for example OneCycle(max_lr=0.1, total_steps=1000)"
+        )
+    for group, part in zip(groups, per_group, strict=True):
+        _check_fit(type(optimizer).__name__, group, part)
+    return policies
+
+
+def _named(policies: dict[str, Policy], group: dict[str, Any]) -> Policy:
+    name = group.get("name")
+    if name not in policies:
+        raise PolicyError(
+            f'policy must have an entry for every group\'s "name", got {sorted(policies)} for a group named {name!r}; '
+            'name the groups: {"params": ..., "name": "head"}'
+        )
+    return policies[name]
+
+
+def _check_fit(optimizer_name: str, group: dict[str, Any], policy: Policy) -> None:
+    values = policy.at(0)
+    if values.momentum is not None and "momentum" not in group and "betas" not in group:
+        raise PolicyError(
+            f"policy must not move the momentum of {optimizer_name}, which has neither momentum "
+            f"nor betas, got {policy!r}; leave its momenta at None"
+        )
+    if values.weight_decay is not None and "weight_decay" not in group:
+        raise PolicyError(
+            f"policy must not move the weight decay of {optimizer_name}, which has none, "
+            f"got {policy!r}; leave its weight decay at None"
+        )
+
+
+def _write_number(group: dict[str, Any], name: str, value: float) -> None:
+    present = group[name]
+    if isinstance(present, Tensor):
+        present.fill_(value)
+    else:
+        group[name] = value
