@@ -20,6 +20,7 @@ LAYERS = {
     "policies": 0,
     "progress": 0,
     "param_groups": 1,
+    "migration": 1,
     "scheduler": 1,
     "state": 1,
     "stepping": 1,
@@ -39,6 +40,7 @@ SAME_LAYER = {
     ("policies", "drawing"),
     ("policies", "errors"),
     ("progress", "errors"),
+    ("migration", "scheduler"),
     ("scheduler", "param_groups"),
 }
 

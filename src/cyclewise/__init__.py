@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         PolicyError,
         SuggestionError,
     )
+    from cyclewise.migration import migrate
     from cyclewise.policies import (
         SGDR,
         Constant,
@@ -86,6 +87,7 @@ _HOMES = {
     "WarmupStableDecay": "policies",
     "accuracy": "training",
     "lr_find": "range_test",
+    "migrate": "migration",
     "policy_from_dict": "policies",
     "preserve": "state",
     "register_policy": "policies",
@@ -131,6 +133,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "WarmupStableDecay",
     "accuracy",
     "lr_find",
+    "migrate",
     "policy_from_dict",
     "preserve",
     "register_policy",
