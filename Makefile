@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser screenshots release-check picture clean
+.PHONY: help demo test check lint types unit test-browser release-check bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -46,8 +46,12 @@ test-browser: $(VENV)/.dev ## the report in headless Chromium (installs Debian's
 release-check: $(VENV)/.dev ## build wheel and sdist, install the wheel into an empty environment, run the README's example
 	$(BIN)/python scripts/release_check.py
 
-picture: $(VENV)/.dev ## draw the README's picture anew
+docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation anew
 	$(BIN)/python docs/pictures/readme.py
+	$(BIN)/python docs/gallery.py
+
+bench: $(VENV)/.dev ## benchmarks that take a minute; results go to benchmarks/results
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduler_step.py
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

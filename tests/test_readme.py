@@ -24,7 +24,7 @@ def test_the_examples_run(tmp_path):
 
 
 def test_links_and_pictures_exist():
-    for page in (README, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "explanation" / "architecture.md"):
+    for page in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -39,3 +39,20 @@ def test_make_targets_exist():
     for page in (README, ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"^make ([a-z-]+)", page.read_text(), flags=re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_gallery_is_what_its_code_makes():
+    from docs.gallery import ENTRIES, PAGE, PICTURES, page, picture_of, policy_of
+
+    assert PAGE.read_text() == page(), "run `make docs`"
+    for title, _, line in ENTRIES:
+        assert policy_of(line).total_steps >= 500
+        assert (PICTURES / picture_of(title)).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_gallery_shows_every_policy():
+    from cyclewise.policies import registered_policies
+    from docs.gallery import ENTRIES, policy_of
+
+    ours = {policy for policy in registered_policies() if policy.__module__.startswith("cyclewise.")}
+    assert {type(policy_of(line)) for _, _, line in ENTRIES} == ours

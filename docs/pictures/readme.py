@@ -1,4 +1,4 @@
-"""Draw the README's picture: `make picture`."""
+"""Draw the README's picture: `make docs`."""
 
 from pathlib import Path
 
