@@ -63,6 +63,39 @@ def write_group(group: dict[str, Any], lr: float, momentum: float | None, weight
         _write_number(group, "weight_decay", weight_decay)
 
 
+def write_extra(groups: Groups, name: str, value: float) -> None:
+    """Write any other hyperparameter into all groups; ``"beta2"`` is the second of Adam's betas."""
+    for group in groups:
+        if name != "beta2":
+            _write_number(group, name, value)
+        elif isinstance(group["betas"][1], Tensor):
+            group["betas"][1].fill_(value)
+        else:
+            group["betas"] = type(group["betas"])((group["betas"][0], value))
+
+
+def check_extra(optimizer: Optimizer, extra: Mapping[str, Policy]) -> dict[str, Policy]:
+    """Return `extra` if every group has what it moves.
+
+    Raises:
+        ArgumentTypeError: a value is no policy.
+        PolicyError: a group has no such hyperparameter, or it belongs to the policy itself.
+    """
+    for name, policy in extra.items():
+        if not isinstance(policy, Policy):
+            raise ArgumentTypeError(f"extra[{name!r}] must be a policy, got {describe(policy)}; make it a Constant")
+        key = "betas" if name == "beta2" else name
+        for group in optimizer.param_groups:
+            is_number = key == "betas" or type(group.get(key)) in (int, float) or isinstance(group.get(key), Tensor)
+            if name in ("lr", "params") or key not in group or not is_number:
+                known = sorted(key for key, value in group.items() if type(value) in (int, float) and key != "lr")
+                raise PolicyError(
+                    f"extra must name numbers in the parameter groups of {type(optimizer).__name__}, got {name!r}; "
+                    f"it has: {', '.join(known)}"
+                )
+    return dict(extra)
+
+
 def fitting(optimizer: Optimizer, policy: Any) -> Policies:
     """Return the policy, list or dict of policies, if it fits the optimizer.
 

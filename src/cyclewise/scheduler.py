@@ -7,6 +7,7 @@ no group is kept, so the optimizer may be loaded before or after its scheduler.
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +17,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cyclewise._validation import describe, instance
 from cyclewise.errors import ArgumentTypeError, PolicyError
-from cyclewise.param_groups import Policies, fitting, read_rates, write_rates, write_values
+from cyclewise.param_groups import (
+    Policies,
+    check_extra,
+    fitting,
+    read_rates,
+    write_extra,
+    write_rates,
+    write_values,
+)
 from cyclewise.policies import CycleOnPlateau, PlateauState, Policy
 
 __all__ = ["PolicyLR", "read_rates", "set_hyperparameters", "write_rates"]
@@ -37,6 +46,8 @@ class PolicyLR(LRScheduler):
         optimizer: the optimizer to drive; tensor rates and betas are written in place.
         policy: a policy for all groups, also those added later; a list of one per group; a dict of one per name, for
             groups with a ``"name"``; or a :class:`CycleOnPlateau` rule for all groups, which needs ``step(loss=...)``.
+        extra: policies for any other number in the groups, by its key, such as ``{"eps": ...}``; ``"beta2"`` is the
+            second of Adam's betas. The value of a policy is its ``lr(step)``.
         on_cycle_end: called as ``on_cycle_end(scheduler, num_cycles)`` by the `step` that completes a cycle, when the
             next step's values are written; of several policies the first one's cycles count.
 
@@ -62,6 +73,7 @@ class PolicyLR(LRScheduler):
         optimizer: Optimizer,
         policy: Policy | Sequence[Policy] | Mapping[str, Policy] | CycleOnPlateau,
         *,
+        extra: Mapping[str, Policy] = MappingProxyType({}),
         on_cycle_end: "Callable[[PolicyLR, int], None] | None" = None,
     ) -> None:
         # The base class would add `initial_lr` to every group and wrap `optimizer.step`; nothing of it is needed.
@@ -70,6 +82,7 @@ class PolicyLR(LRScheduler):
         self._rule = policy if isinstance(policy, CycleOnPlateau) else None
         self._rule_state = PlateauState()
         self._policies: Policies = [] if self._rule is not None else fitting(optimizer, policy)
+        self._extra = check_extra(optimizer, extra)
         parts = _parts(self._policies)
         self._total_steps: float = max((part.total_steps for part in parts), default=math.inf)
         self._table: tuple[int, list[Any]] = (0, [])
@@ -142,6 +155,7 @@ class PolicyLR(LRScheduler):
             "version": _STATE_VERSION,
             "step": self.last_epoch,
             "policy": _described(self.policy),
+            "extra": _described(self._extra),
             "rule_state": None if self._rule is None else list(self._rule_state),
         }
 
@@ -157,11 +171,12 @@ class PolicyLR(LRScheduler):
                 f"state_dict must be that of a PolicyLR, got {describe(state_dict)}; "
                 "for a torch scheduler's state, go to its step with set_hyperparameters(optimizer, policy, step)"
             )
-        if state_dict["version"] != _STATE_VERSION or state_dict["policy"] != expected["policy"]:
-            raise PolicyError(
-                f"state_dict must belong to the policy {expected['policy']}, got one of {state_dict['policy']}; "
-                "make the PolicyLR with the saved policy, and change it with policy.extend()"
-            )
+        for name in ("version", "policy", "extra"):
+            if state_dict[name] != expected[name]:
+                raise PolicyError(
+                    f"state_dict must belong to the {name} {expected[name]}, got one of {state_dict[name]}; "
+                    "make the PolicyLR with the saved policy, and change it with policy.extend()"
+                )
         step = state_dict["step"]
         if not isinstance(step, int) or step < 0:
             raise PolicyError(f"state_dict must hold a step of at least 0, got {step!r}; the state is damaged")
@@ -171,6 +186,8 @@ class PolicyLR(LRScheduler):
         self._write(step)
 
     def _write(self, step: int) -> None:
+        for name, policy in self._extra.items():
+            write_extra(self.optimizer.param_groups, name, policy.at(step).lr)
         if self._rule is not None:
             write_rates(self.optimizer, [self._rule.lr(self._rule_state)] * len(self.optimizer.param_groups))
             return

@@ -371,6 +371,26 @@ def test_extension_is_the_old_policy_before_and_ends_where_it_ended(policy, data
     assert longer.lr(range(total_steps)).min() >= old.min()
 
 
+def test_a_policy_in_epochs_becomes_one_in_steps():
+    pairs = [
+        (cw.OneCycle(max_lr=0.1, total_steps=95), cw.OneCycle(max_lr=0.1, total_steps=950)),
+        (cw.SGDR(max_lr=0.1, T_0=3, T_mult=2, num_cycles=2), cw.SGDR(max_lr=0.1, T_0=30, T_mult=2, num_cycles=2)),
+        (cw.MultiStep(max_lr=0.1, milestones=[3, 6], total_steps=9),
+         cw.MultiStep(max_lr=0.1, milestones=[30, 60], total_steps=90)),
+        (cw.Cyclical(base_lr=0.1, max_lr=1.0, step_size_up=2, mode="exp_range", gamma=0.5, total_steps=9),
+         cw.Cyclical(base_lr=0.1, max_lr=1.0, step_size_up=20, mode="exp_range", gamma=0.5**0.1, total_steps=90)),
+        (cw.Constant(lr=0.1, total_steps=9).extend(total_steps=20, at_step=3),
+         cw.Constant(lr=0.1, total_steps=90).extend(total_steps=200, at_step=30)),
+        (cw.Join([cw.Constant(lr=0.1, total_steps=9)] * 2), cw.Join([cw.Constant(lr=0.1, total_steps=90)] * 2)),
+    ]  # fmt: skip
+    for epochs, steps in pairs:
+        assert epochs.in_epochs(10) == steps
+    with pytest.raises(cw.PolicyError, match="steps_per_epoch must be a whole number of at least 1, got 0"):
+        pairs[0][0].in_epochs(0)
+    with pytest.raises(cw.PolicyError, match="policy must be a dataclass to be turned into steps, got a Warm"):
+        Warm(5).in_epochs(10)
+
+
 def test_extending_to_the_same_length_changes_nothing():
     policy = cw.OneCycle(max_lr=0.3, total_steps=50)
     assert policy.extend(total_steps=50, at_step=20).lr(range(60)).tolist() == policy.lr(range(60)).tolist()

@@ -112,6 +112,37 @@ def test_weight_decay_is_scheduled_and_other_numbers_are_values_of_a_policy():
         cw.PolicyLR(torch.optim.Rprop([torch.zeros(1)]), policy)
 
 
+def test_any_hyperparameter_moves_by_the_same_algebra():
+    beta2 = cw.Linear(start_lr=0.9, end_lr=0.999, total_steps=5)
+    eps = cw.Exponential(start_lr=1e-4, end_lr=1e-8, total_steps=5)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    policy = cw.OneCycle(max_lr=0.1, total_steps=5, base_momentum=0.8, max_momentum=0.9)
+    scheduler = cw.PolicyLR(optimizer, policy, extra={"beta2": beta2, "eps": eps})
+    for step in range(5):
+        group = optimizer.param_groups[0]
+        assert group["betas"] == (policy.momentum(step), beta2.lr(step))
+        assert (group["lr"], group["eps"]) == (policy.lr(step), eps.lr(step))
+        state = json.loads(json.dumps(scheduler.state_dict()))
+        scheduler.step()
+    scheduler.load_state_dict(state)
+    assert optimizer.param_groups[0]["eps"] == eps.lr(4)
+    with pytest.raises(cw.PolicyError, match="state_dict must belong to the extra"):
+        cw.PolicyLR(optimizer, policy).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["beta3", "lr", "nesterov", "params"])
+def test_an_unknown_hyperparameter_is_refused(name):
+    with pytest.raises(cw.PolicyError) as caught:
+        cw.PolicyLR(optimizer_of("body"), cw.Constant(lr=0.1, total_steps=5), extra={name: RULE_FREE})
+    assert str(caught.value) == (
+        f"extra must name numbers in the parameter groups of SGD, got {name!r}; "
+        "it has: dampening, momentum, weight_decay"
+    )
+
+
+RULE_FREE = cw.Constant(lr=0.1, total_steps=5)
+
+
 def test_copies_go_on_by_themselves():
     scheduler = cw.PolicyLR(optimizer_of("body"), cw.Cosine(max_lr=0.1, total_steps=5))
     other = copy.deepcopy(scheduler)

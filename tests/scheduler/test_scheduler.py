@@ -323,12 +323,13 @@ def test_rates_are_read_and_written():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler
-def test_a_compiled_step_is_not_compiled_again():
+@pytest.mark.parametrize(("rate", "most"), [(torch.tensor(0.1), 0), (0.1, 1)], ids=["tensor", "float"])
+def test_a_compiled_step_is_not_compiled_again(rate, most):
     from torch._dynamo.testing import CompileCounter
 
     torch._dynamo.reset()
     counter = CompileCounter()
-    optimizer = torch.optim.SGD(weights(), lr=torch.tensor(0.1))
+    optimizer = torch.optim.SGD(weights(), lr=rate)
     scheduler = cw.PolicyLR(optimizer, PLAIN)
     optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
     step = torch.compile(lambda: optimizer.step(), backend=counter)
@@ -337,5 +338,5 @@ def test_a_compiled_step_is_not_compiled_again():
         step()
         scheduler.step()
         counts.append(counter.frame_count)
-    assert counts[1:] == counts[1:2] * 9
+    assert counts[-1] - counts[1] <= most
     torch._dynamo.reset()

@@ -143,6 +143,24 @@ class Policy(ABC):
 
         return Extended(original=self, total_steps=total_steps, at_step=at_step)
 
+    def in_epochs(self, steps_per_epoch: int) -> "Policy":
+        """Return this policy with all that it counts in steps read as epochs.
+
+        Write a policy in epochs, then turn it into steps: ``OneCycle(max_lr=0.1, total_steps=95).in_epochs(391)`` has
+        95 * 391 steps. Lengths, step sizes, milestones and joints are multiplied; the `gamma` of a :class:`Cyclical` is
+        read as the factor per epoch. A policy of your own must be a dataclass; of its fields those are multiplied whose
+        names are used here: ``total_steps``, ``warmup_steps`` and so on.
+
+        Args:
+            steps_per_epoch: optimizer updates per pass over the data, at least 1.
+
+        Raises:
+            PolicyError: `steps_per_epoch` is not a whole number of at least 1.
+        """
+        from cyclewise.policies.epochs import in_steps
+
+        return in_steps(self, steps_per_epoch)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which :func:`policy_from_dict` makes an equal policy."""
         return {"policy": type(self).__name__, "version": _VERSION, **{k: _plain(v) for k, v in _fields(self).items()}}
