@@ -325,3 +325,13 @@ def test_progress_goes_to_standard_error(capsys):
     assert "range test" in captured.err
     cw.lr_find(model, optimizer, F.cross_entropy, loader)
     assert capsys.readouterr() == ("", "")
+
+
+def test_sparse_gradients_are_fine():
+    model = nn.Sequential(nn.EmbeddingBag(50, 8, sparse=True), nn.Linear(8, 3))
+    words = torch.randint(0, 50, (320, 5))
+    batches = [(part, part[:, 0] % 3) for part in words.split(32)]
+    optimizer = torch.optim.SparseAdam(list(model[0].parameters()), lr=0.01)
+    before = model[0].weight.detach().clone()
+    assert cw.lr_find(model, optimizer, F.cross_entropy, batches).max_lr is not None
+    assert torch.equal(model[0].weight, before)

@@ -292,7 +292,9 @@ def _held_out(model: nn.Module, step: Step, batch: Any) -> float:
 
 
 def _is_zero(gradient: Tensor | None) -> bool:
-    return gradient is None or not bool(gradient.count_nonzero())
+    if gradient is None:
+        return True
+    return not bool((gradient.coalesce().values() if gradient.is_sparse else gradient).count_nonzero())
 
 
 def _number(loss: Any) -> float:
