@@ -1,0 +1,126 @@
+"""The models of the tasks: small, one of each kind that people train."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU, flatten: bool = True) -> nn.Sequential:
+    """Return a multilayer perceptron with the activation between its layers."""
+    layers: list[nn.Module] = [nn.Flatten()] if flatten else []
+    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(fan_in, fan_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def deep(*widths: int, activation: Callable[[], nn.Module], nonlinearity: str) -> nn.Sequential:
+    """Return a deep perceptron whose weights are drawn for its activation, as its users would."""
+    model = mlp(*widths, activation=activation)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain(nonlinearity))
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def cnn(size: int, channels: Sequence[int], *, norm: bool) -> nn.Sequential:
+    """Return a convolutional net for 10 classes of [1, size, size] images, halving at each layer."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip((1, *channels[:-1]), channels, strict=True):
+        layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=not norm)]
+        layers += [nn.BatchNorm2d(fan_out)] if norm else []
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        size //= 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * size * size, 10))
+
+
+class Residual(nn.Module):
+    """Two normalised convolutions around a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.relu(inputs + self.body(inputs))
+
+
+def resnet(channels: int, num_blocks: int) -> nn.Sequential:
+    """Return a small residual net for 10 classes."""
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3, stride=2, padding=1),
+        *(Residual(channels) for _ in range(num_blocks)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels, 10),
+    )
+
+
+class Transformer(nn.Module):
+    """Encoder over tokens with learned positions: one output per position, or one per sequence."""
+
+    def __init__(
+        self, alphabet: int, length: int, *, width: int = 32, num_layers: int = 2, causal: bool, norm_first: bool,
+        dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.tokens = nn.Embedding(alphabet, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, width))
+        layer = nn.TransformerEncoderLayer(
+            width, 2, 2 * width, dropout=dropout, batch_first=True, norm_first=norm_first, activation="gelu"
+        )
+        self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, alphabet)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(length) if causal else None
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        hidden = self.tokens(symbols) + self.positions
+        return self.head(self.encoder(hidden, mask=self.mask))
+
+
+class Recurrent(nn.Module):
+    """LSTM, GRU or plain RNN; predicts after the last step, or at every step of a sequence of symbols."""
+
+    def __init__(self, kind: str, num_inputs: int, width: int, num_outputs: int, *, alphabet: int | None = None) -> None:
+        super().__init__()
+        self.embedding = None if alphabet is None else nn.Embedding(alphabet, num_inputs)
+        self.core = getattr(nn, kind)(num_inputs, width, batch_first=True)
+        self.head = nn.Linear(width, num_outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.embedding is not None:
+            return self.head(self.core(self.embedding(inputs))[0])
+        return self.head(self.core(inputs.squeeze(1) if inputs.ndim == 4 else inputs)[0][:, -1])
+
+
+class Factors(nn.Module):
+    """Matrix factorisation with biases: a rating from a user and an item."""
+
+    def __init__(self, num_users: int, num_items: int, width: int, *, scale: float = 0.1) -> None:
+        super().__init__()
+        self.users, self.items = nn.Embedding(num_users, width + 1), nn.Embedding(num_items, width + 1)
+        self.offset = nn.Parameter(torch.zeros(()))
+        for table in (self.users, self.items):
+            nn.init.normal_(table.weight, std=scale)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        users, items = self.users(pairs[:, 0]), self.items(pairs[:, 1])
+        return (users[:, 1:] * items[:, 1:]).sum(1) + users[:, 0] + items[:, 0] + self.offset
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder of images, flattened."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*mlp(*widths, *widths[-2::-1]))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.body(inputs)
