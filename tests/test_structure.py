@@ -19,6 +19,7 @@ LAYERS = {
     "drawing": 0,
     "policies": 0,
     "progress": 0,
+    "ranks": 0,
     "param_groups": 1,
     "migration": 1,
     "scheduler": 1,

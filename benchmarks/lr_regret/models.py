@@ -88,7 +88,9 @@ class Transformer(nn.Module):
 class Recurrent(nn.Module):
     """LSTM, GRU or plain RNN; predicts after the last step, or at every step of a sequence of symbols."""
 
-    def __init__(self, kind: str, num_inputs: int, width: int, num_outputs: int, *, alphabet: int | None = None) -> None:
+    def __init__(
+        self, kind: str, num_inputs: int, width: int, num_outputs: int, *, alphabet: int | None = None
+    ) -> None:
         super().__init__()
         self.embedding = None if alphabet is None else nn.Embedding(alphabet, num_inputs)
         self.core = getattr(nn, kind)(num_inputs, width, batch_first=True)

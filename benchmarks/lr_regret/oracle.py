@@ -1,8 +1,8 @@
 """What every learning rate would have given: the final validation loss over a fine grid, computed once and kept.
 
-    python -m benchmarks.lr_regret.oracle development --workers 2
+    python -m benchmarks.lr_regret.oracle development --workers 2 [--constant]
 
-One file per task under ``oracle/``; a task that has one is not computed again. The grid is widened by a quarter of a
+One file per task under ``oracle/`` (``constant/`` for rates held constant); a task that has one is not computed again. The grid is widened by a quarter of a
 decade at a time until it has seen the loss get clearly worse on both sides, then refined around the best.
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST, Task, Trial, draw
-from cyclewise import OneCycle, PolicyLR
+from cyclewise import Constant, OneCycle, Policy, PolicyLR
 from cyclewise.stepping import Step, evaluating
 
-FOLDER = Path(__file__).with_name("oracle")
+FOLDERS = {True: Path(__file__).with_name("constant"), False: Path(__file__).with_name("oracle")}
 SEEDS = (0, 1, 2, 3)
 _SPACING = 0.25
 _FEWEST_RATES = 16
@@ -104,13 +104,18 @@ class Oracle:
         return np.where((crowd > 2.2) & (determinant > 1e-12), local, linear)
 
 
-def train(task: Task, rate: float, seed: int) -> float:
-    """Train once with one-cycle at a peak rate and return the final validation loss; infinite when it diverged."""
+def train(task: Task, rate: float, seed: int, *, constant: bool) -> float:
+    """Train once, with one-cycle or at a constant rate, and return the final validation loss; infinite if it diverged.
+
+    `rate` is the peak of the cycle, or the constant.
+    """
     trial = draw(task, seed)
-    scheduler = PolicyLR(
-        trial.optimizer,
-        OneCycle(max_lr=rate, total_steps=task.total_steps, pct_start=0.25, div_factor=25, final_div_factor=1e4),
+    policy: Policy = OneCycle(
+        max_lr=rate, total_steps=task.total_steps, pct_start=0.25, div_factor=25, final_div_factor=1e4
     )
+    if constant:
+        policy = Constant(lr=rate, total_steps=task.total_steps)
+    scheduler = PolicyLR(trial.optimizer, policy)
     step = Step(trial.model, trial.optimizer, trial.loss_fn)
     torch.manual_seed(seed)
     done = 0
@@ -135,14 +140,14 @@ def validation_loss(trial: Trial) -> float:
 
 
 @cache
-def load(name: str) -> Oracle:
+def load(name: str, *, constant: bool = False) -> Oracle:
     """Return the stored oracle of a task."""
-    values = json.loads((FOLDER / f"{name}.json").read_text())
+    values = json.loads((FOLDERS[constant] / f"{name}.json").read_text())
     losses = tuple(tuple(math.inf if loss is None else loss for loss in row) for row in values["losses"])
     return Oracle(values["name"], tuple(values["rates"]), losses, tuple(values["start"]))
 
 
-def compute(task: Task) -> Oracle:
+def compute(task: Task, *, constant: bool) -> Oracle:
     """Run the grid of one task and keep it."""
     torch.set_num_threads(1)
     start = tuple(validation_loss(draw(task, seed)) for seed in SEEDS)
@@ -152,7 +157,7 @@ def compute(task: Task) -> Oracle:
         """Return the mean change of the loss at a rate, 0 where it diverges."""
         rate = float(f"{10.0**position:.4g}")
         if rate not in found:
-            found[rate] = [train(task, rate, seed) for seed in SEEDS]
+            found[rate] = [train(task, rate, seed, constant=constant) for seed in SEEDS]
         return float(np.mean(np.minimum(found[rate], start) - np.array(start)))
 
     def worst_enough(position: float) -> bool:
@@ -183,10 +188,11 @@ def compute(task: Task) -> Oracle:
     alive = [i for i, rate in enumerate(rates) if any(math.isfinite(loss) for loss in found[rate])]
     rates = rates[: max(alive) + 3]
     oracle = Oracle(task.name, tuple(rates), tuple(zip(*(found[rate] for rate in rates), strict=True)), start)
-    FOLDER.mkdir(exist_ok=True)
+    folder = FOLDERS[constant]
+    folder.mkdir(exist_ok=True)
     values = asdict(oracle)
     values["losses"] = [[loss if math.isfinite(loss) else None for loss in row] for row in oracle.losses]
-    (FOLDER / f"{task.name}.json").write_text(json.dumps(values) + "\n")
+    (folder / f"{task.name}.json").write_text(json.dumps(values) + "\n")
     low_end, high_end = oracle.basin(0.02)
     print(
         f"{task.name:30s} {len(rates)} rates, best {oracle.best():.3g}, 2% basin {low_end:.3g} - {high_end:.3g}, "
@@ -206,15 +212,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", choices=("development", "test"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--constant", action="store_true", help="rates held constant instead of one-cycle")
     arguments = parser.parse_args()
     tasks = DEVELOPMENT if arguments.tasks == "development" else TEST
-    missing = [i for i, task in enumerate(tasks) if not (FOLDER / f"{task.name}.json").exists()]
+    folder = FOLDERS[arguments.constant]
+    missing = [i for i, task in enumerate(tasks) if not (folder / f"{task.name}.json").exists()]
     with get_context("spawn").Pool(arguments.workers) as pool:
-        pool.starmap(_compute_one, [(arguments.tasks, i) for i in missing], chunksize=1)
+        pool.starmap(_compute_one, [(arguments.tasks, i, arguments.constant) for i in missing], chunksize=1)
 
 
-def _compute_one(which: str, index: int) -> None:
-    compute((DEVELOPMENT if which == "development" else TEST)[index])
+def _compute_one(which: str, index: int, constant: bool) -> None:
+    compute((DEVELOPMENT if which == "development" else TEST)[index], constant=constant)
 
 
 if __name__ == "__main__":

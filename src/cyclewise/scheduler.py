@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -27,6 +26,7 @@ from cyclewise.param_groups import (
     write_values,
 )
 from cyclewise.policies import CycleOnPlateau, PlateauState, Policy
+from cyclewise.ranks import mean_over_ranks
 
 __all__ = ["PolicyLR", "read_rates", "set_hyperparameters", "write_rates"]
 
@@ -258,9 +258,5 @@ def _mean_over_ranks(loss: float | Tensor | None) -> float:
         raise ArgumentTypeError(
             "loss must be given to step() of a rule, got None; call scheduler.step(loss=loss.item())"
         )
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return float(loss)
     # On the loss's own device, since the collective runs where the ranks' tensors are.
-    mean = torch.as_tensor(loss, dtype=torch.float32).detach().clone()
-    torch.distributed.all_reduce(mean)
-    return float(mean) / torch.distributed.get_world_size()
+    return mean_over_ranks([float(loss)], loss.device if isinstance(loss, Tensor) else None)[0]

@@ -6,7 +6,7 @@ optimizer update, made from `accumulation_steps` batches whose losses are averag
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -33,6 +33,7 @@ class Step:
         scaler: a ``torch.amp.GradScaler`` for float16; it may skip an update, see :attr:`skipped`.
 
     Attributes:
+        loss_fn: the loss function.
         skipped: whether the scaler skipped the last update, because a gradient was not finite.
 
     Raises:
@@ -78,7 +79,7 @@ class Step:
             "accumulation_steps", accumulation_steps, minimum=1, way_out="pass 1 for an update after every batch"
         )
         self.skipped = False
-        self._loss_fn = loss_fn
+        self.loss_fn = loss_fn
         self._autocast_dtype = autocast_dtype
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._needs_closure = needs_closure(optimizer)
@@ -100,12 +101,21 @@ class Step:
 
     def loss(self, batch: Any) -> Tensor:
         """Return the loss of one batch, with its graph."""
-        if self._device.type != "cpu":
-            batch = to_device(batch, self._device)
+        batch = self.placed(batch)
         if self._autocast_dtype is None:
-            return batch_loss(self.model, self._loss_fn, batch)
-        with torch.autocast(self._device.type, dtype=self._autocast_dtype):
-            return batch_loss(self.model, self._loss_fn, batch)
+            return batch_loss(self.model, self.loss_fn, batch)
+        with self.precision():
+            return batch_loss(self.model, self.loss_fn, batch)
+
+    def placed(self, batch: Any) -> Any:
+        """Return the batch on the model's device."""
+        return batch if self._device.type == "cpu" else to_device(batch, self._device)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Return the context that forward and loss run in."""
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast_dtype)
 
     def _gradients(self, batches: Sequence[Any]) -> Tensor:
         self.optimizer.zero_grad()

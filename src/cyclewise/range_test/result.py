@@ -42,9 +42,9 @@ class Refusal(Enum):
     NONFINITE_START = "the loss is not finite before any training"
     ZERO_GRADIENT = "all gradients are zero"
     NO_IMPROVEMENT = "no rate lowered the loss by more than its noise"
+    UNRELATED = "nothing was learned that links the targets to the inputs"
     TOO_FEW_STEPS = "the sweep ended after too few steps to read a curve"
     STILL_FALLING = "the loss was still falling at the highest rate"
-    FALLING_FROM_START = "the loss was falling fastest at the lowest rate"
 
     @property
     def remedy(self) -> str:
@@ -62,9 +62,12 @@ _REMEDIES = {
         "check that the targets belong to the inputs and that the optimizer owns the model's parameters; "
         "if they do, give the sweep more steps (num_steps=300) or larger batches"
     ),
+    Refusal.UNRELATED: (
+        "check that the targets belong to the inputs (a shuffle of one but not of the other?); "
+        "if they do, the first steps don't show it: raise num_steps to 300"
+    ),
     Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps",
     Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",
-    Refusal.FALLING_FROM_START: "sweep further down: lower start_lr by a factor of 1000",
 }
 
 
@@ -94,6 +97,15 @@ class Curve:
     def __hash__(self) -> int:
         return hash((self.lr.tobytes(), self.loss.tobytes()))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a loss that is not finite becomes None."""
+        return {"lr": self.lr.tolist(), "loss": [_finite(loss) for loss in self.loss.tolist()]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Curve":
+        """Return the curve that :meth:`to_dict` described."""
+        return cls(values["lr"], np.array([math.nan if loss is None else loss for loss in values["loss"]]))
+
     def usable(self) -> "Curve":
         """Return the part before the first loss that is not finite."""
         finite = np.isfinite(self.loss)
@@ -106,8 +118,9 @@ class RangeTest:
     """What a learning-rate range test found.
 
     Attributes:
-        curve: rate and loss of every step.
-        stop_reason: why the sweep ended.
+        curve: rate and loss of every step of the first sweep, over the whole range.
+        close_ups: the same of the slower sweeps after it, from the same start, the last one the slowest.
+        stop_reason: why the last sweep ended.
         refusal: why there is no rate, with its `remedy`; None where there is one.
         max_lr: peak rate for ``OneCycle(max_lr, total_steps, pct_start=0.25)``, of the fastest group; None when
             refused.
@@ -115,6 +128,9 @@ class RangeTest:
         max_lrs: the peak of each parameter group; their ratios are those of the optimizer; None when refused.
         num_steps: updates spent.
         num_evaluations: batches scored without an update.
+        improvement: how far the held-out loss fell, in standard errors; None where it was not measured.
+        link: how much lower the held-out loss is with the true targets than with those of other samples, in standard
+            deviations; None where targets could not be exchanged.
         settings: the arguments that repeat the test.
 
     Example:
@@ -133,6 +149,9 @@ class RangeTest:
     max_lrs: tuple[float, ...] | None = None
     num_steps: int = 0
     num_evaluations: int = 0
+    close_ups: tuple[Curve, ...] = ()
+    improvement: float | None = None
+    link: float | None = None
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -157,7 +176,7 @@ class RangeTest:
             SuggestionError: the curve has no fall to read.
         """
         one_of("name", name, tuple(suggest.READINGS))
-        curve = self.curve.usable()
+        curve = self._slowest()
         reading = suggest.read(curve.lr, curve.loss) if len(curve.lr) >= suggest.FEWEST_POINTS else None
         if reading is None or not reading.falls:
             reason = self.refusal or Refusal.NO_IMPROVEMENT
@@ -198,11 +217,11 @@ class RangeTest:
             "remedy": None if self.refusal is None else self.refusal.remedy,
             "num_steps": self.num_steps,
             "num_evaluations": self.num_evaluations,
+            "improvement": _finite(self.improvement),
+            "link": _finite(self.link),
             "settings": dict(self.settings),
-            "curve": {
-                "lr": self.curve.lr.tolist(),
-                "loss": [loss if math.isfinite(loss) else None for loss in self.curve.loss.tolist()],
-            },
+            "curve": self.curve.to_dict(),
+            "close_ups": [curve.to_dict() for curve in self.close_ups],
         }
 
     @classmethod
@@ -217,9 +236,9 @@ class RangeTest:
                 f"values must describe a RangeTest of version {_VERSION}, got record={values.get('record')!r}, "
                 f"version={values.get('version')!r}; pass what to_dict() returned"
             )
-        loss = [math.nan if loss is None else loss for loss in values["curve"]["loss"]]
         return cls(
-            curve=Curve(values["curve"]["lr"], np.array(loss)),
+            curve=Curve.from_dict(values["curve"]),
+            close_ups=tuple(Curve.from_dict(curve) for curve in values["close_ups"]),
             stop_reason=StopReason[values["stop_reason"]],
             refusal=None if values["refusal"] is None else Refusal[values["refusal"]],
             max_lr=values["max_lr"],
@@ -227,6 +246,8 @@ class RangeTest:
             max_lrs=None if values["max_lrs"] is None else tuple(values["max_lrs"]),
             num_steps=values["num_steps"],
             num_evaluations=values["num_evaluations"],
+            improvement=values["improvement"],
+            link=values["link"],
             settings=tuple(values["settings"].items()),
         )
 
@@ -250,17 +271,25 @@ class RangeTest:
 
         return fragment(self.section())
 
+    def _slowest(self) -> Curve:
+        return next(reversed((self.curve, *self.close_ups))).usable()
+
     def _chart(self) -> Chart:
-        curve = self.curve.usable()
-        lines = [Line("loss of each step", curve.lr.tolist(), curve.loss.tolist(), role="muted", points=True)]
+        whole, slow = self.curve.usable(), self._slowest()
+        lines = [Line("first sweep", whole.lr.tolist(), whole.loss.tolist(), role="muted", points=True)]
+        if len(self.close_ups) > 1:
+            middle = self.close_ups[0].usable()
+            lines.append(Line("second sweep, closer", middle.lr.tolist(), middle.loss.tolist(), role="muted"))
         limits = None
-        if len(curve.lr) >= suggest.FEWEST_POINTS:
-            reading = suggest.read(curve.lr, curve.loss)
-            lines.append(Line("smoothed loss", curve.lr.tolist(), reading.smooth.tolist()))
+        if len(slow.lr) >= suggest.FEWEST_POINTS:
+            reading = suggest.read(slow.lr, slow.loss)
+            if self.close_ups:
+                lines.append(Line("last sweep, closest", slow.lr.tolist(), slow.loss.tolist(), points=True))
+            lines.append(Line("last sweep, smoothed", slow.lr.tolist(), reading.smooth.tolist()))
             # The blow-up at the end may be a million times higher than what there is to see.
-            low, high = float(np.min(curve.loss)), reading.start
+            low, high = float(np.min(slow.loss)), max(reading.start, float(np.median(whole.loss[:8])))
             margin = max(high - low, 3.0 * reading.noise, 1e-9 * abs(high))
-            limits = (low - 0.1 * margin, min(float(np.max(curve.loss)), high + 0.6 * margin) + 0.05 * margin)
+            limits = (low - 0.1 * margin, high + 0.65 * margin)
         return Chart(
             title="Loss against learning rate",
             x_label="learning rate (log scale)",
@@ -270,8 +299,12 @@ class RangeTest:
             marks=() if self.max_lr is None else (Mark(f"max_lr {self.max_lr:.2g}", self.max_lr),),
             x_log=True,
             y_limits=limits,
-            caption="The rate to use lies left of the lowest point, where the loss still falls.",
+            caption="The rate to use lies left of the lowest point of the last sweep, where the loss still falls.",
         )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _ended(reason: StopReason) -> str:

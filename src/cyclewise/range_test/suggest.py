@@ -7,6 +7,7 @@ The procedure is Smith's LR range test (arXiv:1506.01186, section 3.3): the rate
 where the loss still falls.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,10 @@ FEWEST_POINTS = 8
 _BANDWIDTH_DECADES = 0.15
 # A smoothed fall has to be this many standard errors deep to be called a fall.
 _FALL_IN_STANDARD_ERRORS = 4.0
-# Best of 4, 7 and 10 on four small networks on digits; no constant suits all of them.
-_PEAK_MARGIN = 4.0
-_INTERVAL_FACTOR = 2.4
+# The three constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else.
+_MARGIN_DECADES = 0.21
+_LAG_IN_MEMORIES = 1.05
+_HALF_INTERVAL_DECADES = 0.35
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
 
@@ -107,15 +109,30 @@ def valley(lr: Array, reading: Reading) -> float:
 READINGS = {"minimum": minimum, "slide": slide, "steepest": steepest, "valley": valley}
 
 
-def suggest(lr: Array, reading: Reading) -> tuple[float, tuple[float, float]]:
+def suggest(lr: Array, reading: Reading, *, memory: float) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
 
-    The peak is the rate of the lowest point divided by a margin: an instability needs some steps to show, so the curve
-    of a fast sweep turns later than a long run would. The interval is a factor of 2.4 to either side. Both are rules of
-    thumb; their hit rate has not been measured.
+    The edge is the geometric mean of two rates: the lowest point, and the rate above it where half of the fall is lost
+    again. A loss shows what the rates of the last `memory` steps did, so the sweep has already moved on by then, and is
+    taken back; a fixed margin is left because a long run meets sharper places than a short sweep.
+
+    Args:
+        lr: rates of a slow sweep, shape [N].
+        reading: what :func:`read` made of it.
+        memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
     """
-    peak = minimum(lr, reading) / _PEAK_MARGIN
-    return peak, (peak / _INTERVAL_FACTOR, peak * _INTERVAL_FACTOR)
+    decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
+    edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
+    peak = edge * 10.0 ** -(_MARGIN_DECADES + _LAG_IN_MEMORIES * decades_per_step * memory)
+    width = 10.0**_HALF_INTERVAL_DECADES
+    return peak, (peak / width, peak * width)
+
+
+def half_lost(lr: Array, reading: Reading) -> float:
+    """Return the first rate above the lowest point where half of the fall is lost again; the last rate if none is."""
+    half = 0.5 * (reading.start + reading.smooth[reading.lowest])
+    lost = np.flatnonzero(reading.smooth[reading.lowest :] > half)
+    return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
 
 
 def _steepest_index(reading: Reading) -> int:

@@ -1,0 +1,62 @@
+"""Reasons to refuse: what the sweeps and the held-out batches must show before a rate is given."""
+
+import math
+
+import numpy as np
+
+from cyclewise.range_test import suggest
+from cyclewise.range_test.result import Refusal, StopReason
+from cyclewise.range_test.sweep import Sweeps
+
+# The best of several looks is compared, so chance alone passes two standard deviations now and then.
+_FEWEST_DEVIATIONS = 2.5
+
+
+def improvement(seen: Sweeps) -> float | None:
+    """Return by how many standard errors the best look lies below the start; None with fewer than two batches."""
+    if seen.start is None or len(seen.start.losses) < 2:
+        return None
+    best = -math.inf
+    for look in seen.looks:
+        gains = np.array(seen.start.losses) - np.array(look.losses)
+        if np.isfinite(gains).all():
+            error = float(gains.std(ddof=1)) / math.sqrt(len(gains))
+            best = max(best, float(gains.mean()) / error if error > 0 else math.copysign(math.inf, gains.mean()))
+    return best
+
+
+def link(seen: Sweeps) -> float | None:
+    """Return the clearest link between inputs and targets that any look saw, in standard deviations; None if unknown.
+
+    The loss with the true targets is compared with the losses with the targets of other samples of the same batch (a
+    permutation test): targets unrelated to the inputs show no difference, however well their shares were learned.
+    """
+    links = [look.link for look in seen.looks if look.link is not None and math.isfinite(look.link)]
+    return max(links) if links else None
+
+
+def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
+    """Return why no rate can be given; None where one can.
+
+    Args:
+        seen: the sweeps.
+        is_bounded: whether the user set the highest rate.
+    """
+    if seen.refusal is not None:
+        return seen.refusal
+    last = seen.curves[-1].usable()
+    if len(last.lr) < suggest.FEWEST_POINTS:
+        return Refusal.TOO_FEW_STEPS
+    curves = [curve.usable() for curve in seen.curves]
+    readings = [suggest.read(curve.lr, curve.loss) for curve in curves if len(curve.lr) >= suggest.FEWEST_POINTS]
+    if not any(reading.falls for reading in readings):
+        return Refusal.NO_IMPROVEMENT
+    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
+        return Refusal.STILL_FALLING
+    gain = improvement(seen)
+    if gain is not None and gain < _FEWEST_DEVIATIONS:
+        return Refusal.NO_IMPROVEMENT
+    clearest = link(seen)
+    if clearest is not None and clearest < _FEWEST_DEVIATIONS:
+        return Refusal.UNRELATED
+    return None

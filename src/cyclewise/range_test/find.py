@@ -1,0 +1,210 @@
+"""The learning-rate range test: find the peak rate for one-cycle, or say why there is none, and leave no trace."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from cyclewise._validation import describe, instance, one_of, positive, whole
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.progress import Progress, progress_bar
+from cyclewise.range_test import suggest
+from cyclewise.range_test.doubt import improvement, link, refuse
+from cyclewise.range_test.result import Curve, RangeTest, StopReason
+from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
+from cyclewise.range_test.trial import Trial
+from cyclewise.state import preserve
+from cyclewise.stepping import LossFunction, Step, check_loader
+
+_FEWEST_STEPS = 10
+
+
+def lr_find(
+    model: nn.Module | None = None,
+    optimizer: Optimizer | None = None,
+    loss_fn: LossFunction | None = None,
+    train_loader: Any = None,
+    *,
+    train_step: Callable[[Any], float] | None = None,
+    eval_step: Callable[[Any], float] | None = None,
+    valid_loader: Any = None,
+    num_steps: int = 100,
+    total_steps: int | None = None,
+    start_lr: float | None = None,
+    end_lr: float | None = None,
+    sweep: Literal["exponential", "linear"] = "exponential",
+    accumulation_steps: int = 1,
+    autocast_dtype: torch.dtype | None = None,
+    scaler: "torch.amp.GradScaler | None" = None,
+    seed: int = 0,
+    also: Sequence[object] = (),
+    progress: Progress = "auto",
+) -> RangeTest:
+    """Run a range test and return the peak rate for one-cycle with its interval, or a refusal that says why.
+
+    Everything passed in is given back bit for bit, however the call ends: weights, buffers, gradients, optimizer state,
+    rates, modes, counters, and the random number generators. Exceptions of your own code pass through unchanged.
+
+    Call it in one of two ways: with `model`, `optimizer`, `loss_fn` and `train_loader`; or, for any loop of your own,
+    with ``train_step=``, `model`, `optimizer` and `train_loader`.
+
+    Args:
+        model: the model. If it is in eval mode it is put into train mode for the test, as a loop would.
+        optimizer: its optimizer; rates may differ between groups, their ratios are kept.
+        loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None takes ``output.loss`` for dict batches.
+        train_loader: batches ``(inputs, targets)`` or dicts; started again whenever it ends.
+        train_step: ``train_step(batch) -> float`` makes one update, from zero_grad to step, and returns the loss before
+            it. State that it hides (a scaler, an EMA) is given back when named in `also`.
+        eval_step: ``eval_step(batch) -> float`` scores a batch without updating; used with `valid_loader`.
+        valid_loader: held-out batches; without it up to four are set aside from the training batches. With it the
+            curves are read from the loss of its first batch before each update, not the training loss: slower, but free
+            of the noise between batches.
+        num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
+        total_steps: length in steps of the run that the rate is for; recorded, and not yet used by the suggestion.
+        start_lr: lowest rate to try, of the fastest group; None: a millionth of the rate whose first update would move
+            the parameters by their own size.
+        end_lr: highest rate to try; None: 30 times the rate whose first update would move them by their own size.
+        sweep: how the rate rises in the first sweep, "exponential" or "linear"; the closer ones rise exponentially.
+        accumulation_steps: batches per step.
+        autocast_dtype: run under ``torch.autocast`` in this dtype.
+        scaler: a ``torch.amp.GradScaler``; given back too.
+        seed: seeds the global generators before the sweep; same seed, machine and thread count: same bits.
+        also: further objects whose state must be given back.
+        progress: True, False, or "auto": a bar where standard error is a terminal.
+
+    Returns:
+        the record; ``max_lr`` is None when refused, ``refusal.remedy`` then says what to do.
+
+    Raises:
+        ArgumentTypeError: an argument is of a kind that cannot work, or `train_loader` can be read only once.
+        ArgumentError: an argument has a value that cannot work.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> inputs = torch.randn(256, 8)
+        >>> loader = torch.utils.data.DataLoader(
+        ...     torch.utils.data.TensorDataset(inputs, inputs @ torch.randn(8, 1)), batch_size=32
+        ... )
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+        >>> result = lr_find(model, torch.optim.SGD(model.parameters(), lr=0.1), nn.functional.mse_loss, loader)
+        >>> 0.01 < result.max_lr < 0.5, result.refusal
+        (True, None)
+    """
+    whole("num_steps", num_steps, minimum=_FEWEST_STEPS, way_out="100 is a good number")
+    if start_lr is not None:
+        positive("start_lr", start_lr, way_out="leave it out to have it found")
+    if end_lr is not None:
+        positive("end_lr", end_lr, way_out="leave it out to have it found")
+    if start_lr is not None and end_lr is not None and end_lr <= start_lr:
+        raise ArgumentError(f"end_lr must be above start_lr={start_lr!r}, got {end_lr!r}; swap them")
+    one_of("sweep", sweep, ("exponential", "linear"))
+    if sweep == "linear" and (start_lr is None or end_lr is None):
+        raise ArgumentError(
+            'sweep must be "exponential" where the range is to be found, got "linear"; pass start_lr= and end_lr='
+        )
+    whole("seed", seed, minimum=0, way_out="pass 0")
+    if total_steps is not None:
+        whole("total_steps", total_steps, minimum=1, way_out="pass epochs * len(train_loader), or None")
+    model, optimizer = _check(model, optimizer, loss_fn, train_loader, train_step, eval_step, valid_loader)
+    step = None
+    if train_step is None:
+        step = Step(model, optimizer, loss_fn, accumulation_steps=accumulation_steps, autocast_dtype=autocast_dtype,
+                    scaler=scaler)  # fmt: skip
+    settings = {
+        "num_steps": int(num_steps),
+        "total_steps": total_steps,
+        "start_lr": None if start_lr is None else float(start_lr),
+        "end_lr": None if end_lr is None else float(end_lr),
+        "sweep": sweep,
+        "accumulation_steps": int(accumulation_steps),
+        "autocast_dtype": None if autocast_dtype is None else str(autocast_dtype),
+        "seed": int(seed),
+        "optimizer": type(optimizer).__name__,
+        "batches": "train_loader" if valid_loader is None else "valid_loader",
+    }
+    limits = Range(start_lr, end_lr, sweep)
+    with (
+        preserve(model, optimizer, loss_fn, scaler, *also, data=(train_loader, valid_loader)) as snapshot,
+        progress_bar("range test", int(num_steps), progress) as bar,
+    ):
+        update, evaluate = _functions(step, train_step, eval_step)
+        trial = Trial(model, optimizer, update, evaluate, step, snapshot, int(seed))
+        trial.load(train_loader, valid_loader, max(shares(int(num_steps))))
+        seen = run_sweeps(trial, limits, int(num_steps), bar)
+        ratios, memory = trial.ratios, trial.memory()
+    return _conclude(seen, limits, ratios, memory, trial, tuple(settings.items()))
+
+
+def _check(
+    model: Any, optimizer: Any, loss_fn: Any, train_loader: Any, train_step: Any, eval_step: Any, valid_loader: Any
+) -> tuple[nn.Module, Optimizer]:
+    instance("model", model, nn.Module, "a torch.nn.Module",
+             way_out="pass it with train_step= too, so that it can be given back as it was")  # fmt: skip
+    instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer",
+             way_out="pass it with train_step= too: its rates are what is swept")  # fmt: skip
+    if train_loader is None:
+        raise ArgumentTypeError("train_loader must be an iterable of batches, got None; pass the loader you train with")
+    check_loader(train_loader, name="train_loader")
+    if valid_loader is not None:
+        check_loader(valid_loader, name="valid_loader")
+    if train_step is None:
+        return model, optimizer
+    if not callable(train_step):
+        raise ArgumentTypeError(
+            f"train_step must be a function batch -> float, got {describe(train_step)}; "
+            "let it make one update and return the loss before it"
+        )
+    if loss_fn is not None:
+        raise ArgumentError("loss_fn must be None when train_step= is given, got a loss function; pass one of the two")
+    if valid_loader is not None and eval_step is None:
+        raise ArgumentError(
+            "eval_step must be a function batch -> float when valid_loader is given with train_step=, got None; "
+            "pass eval_step=, or leave valid_loader out"
+        )
+    return model, optimizer
+
+
+def _functions(
+    step: Step | None, train_step: Any, eval_step: Any
+) -> tuple[Callable[[list[Any]], float], Callable[[Any], float] | None]:
+    if step is not None:
+        return lambda batches: float(step(batches)), lambda batch: float(step.loss(batch))
+    evaluate = None if eval_step is None else lambda batch: _number("eval_step", eval_step(batch))
+    return lambda batches: _number("train_step", train_step(batches[0])), evaluate
+
+
+def _conclude(
+    seen: Sweeps, limits: Range, ratios: Sequence[float], memory: float, trial: Trial, settings: Any
+) -> RangeTest:
+    refusal = refuse(seen, is_bounded=limits.end_lr is not None)
+    max_lr: float | None = None
+    interval: tuple[float, float] | None = None
+    if refusal is None:
+        curve = seen.curves[-1].usable()
+        max_lr, interval = suggest.suggest(curve.lr, suggest.read(curve.lr, curve.loss), memory=memory)
+    return RangeTest(
+        curve=seen.curves[0] if seen.curves else Curve(np.zeros(0), np.zeros(0)),
+        close_ups=tuple(seen.curves[1:]),
+        stop_reason=seen.stop_reasons[-1] if seen.stop_reasons else StopReason.NOT_STARTED,
+        refusal=refusal,
+        max_lr=max_lr,
+        interval=interval,
+        max_lrs=None if max_lr is None else tuple(ratio * max_lr for ratio in ratios),
+        num_steps=trial.num_updates,
+        num_evaluations=trial.num_evaluations,
+        improvement=improvement(seen),
+        link=link(seen),
+        settings=settings,
+    )
+
+
+def _number(name: str, loss: Any) -> float:
+    try:
+        return float(loss)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(
+            f"{name} must return the loss as a number, got {describe(loss)}; end it with `return loss.item()`"
+        ) from error

@@ -1,0 +1,258 @@
+"""The thing under test: update it at a rate, score it on what it does not train on, put it back to its start."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from cyclewise.param_groups import read_rates, write_rates
+from cyclewise.ranks import least_over_ranks, mean_over_ranks
+from cyclewise.state import Snapshot, seed_everything
+from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
+
+# Batches are kept in memory, so that every sweep sees the same ones whatever the loader does: up to this many bytes.
+_MOST_BYTES = 2 * 2**30
+_FEWEST_KEPT = 16
+_NUM_HELD_OUT = 4
+_NUM_PERMUTATIONS = 4
+# A tensor's size and movement are estimated from at most this many of its elements.
+_NUM_SAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What one look at the held-out batches saw.
+
+    Attributes:
+        losses: mean over the ranks, one per batch.
+        link: how far, in standard deviations, the loss with the true targets lies below the loss with the targets of
+            other samples of the batch; None where targets cannot be exchanged.
+    """
+
+    losses: tuple[float, ...]
+    link: float | None
+
+
+class Trial:
+    """A model with its optimizer and batches, to be trained from the same start again and again.
+
+    Args:
+        model: the model, in train mode.
+        optimizer: its optimizer.
+        update: makes one update from the batches of one step and returns the loss before it.
+        evaluate: returns the loss of one batch without updating; None where nobody can.
+        step: the library's own step, where `update` is made of it.
+        snapshot: the start.
+        seed: seeds the global generators at each start.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        update: Callable[[list[Any]], float],
+        evaluate: Callable[[Any], float] | None,
+        step: Step | None,
+        snapshot: Snapshot,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.ratios = _ratios(optimizer)
+        self.num_updates = 0
+        self.num_evaluations = 0
+        self.held_out: list[Any] = []
+        self.scores_first_held_out = False
+        self._update = update
+        self._evaluate = evaluate
+        self._step = step
+        self._snapshot = snapshot
+        self._seed = seed
+        self._batches: list[Any] = []
+        self._position = 0
+        self._per_step = 1 if step is None else step.accumulation_steps
+        self._device = device_of(model)
+
+    def load(self, train_loader: Any, valid_loader: Any, num_steps: int) -> None:
+        """Keep the batches of up to `num_steps` steps, and held-out ones if somebody can score them.
+
+        Held-out batches come from `valid_loader`, else they are set aside from the training batches.
+        """
+        seed_everything(self._seed)
+        scores = self._evaluate is not None
+        wanted = num_steps * self._per_step + (_NUM_HELD_OUT if scores and valid_loader is None else 0)
+        self._batches = _keep(Batches(train_loader), wanted)
+        if scores and valid_loader is not None:
+            self.held_out = _keep(Batches(valid_loader, name="valid_loader"), _NUM_HELD_OUT)
+            self.held_out = self.held_out[: least_over_ranks(len(self.held_out), self._device)]
+            self.scores_first_held_out = True
+        elif scores:
+            count = min(_NUM_HELD_OUT, -(-len(self._batches) // 4)) if len(self._batches) > 1 else 0
+            count = least_over_ranks(count, self._device)
+            # From all over the pass: a loader that is not shuffled has its first batches alike.
+            chosen = {i * len(self._batches) // count for i in range(count)} if count else set()
+            self.held_out = [batch for i, batch in enumerate(self._batches) if i in chosen]
+            self._batches = [batch for i, batch in enumerate(self._batches) if i not in chosen]
+
+    def reset(self) -> None:
+        """Put everything back to the start; the next steps see the same batches and random numbers again."""
+        self._snapshot.restore()
+        seed_everything(self._seed)
+        self.model.train()
+        self._position = 0
+
+    def train(self, rate: float) -> float:
+        """Make one update at `rate` (of the fastest group) and return the loss before it, the mean over the ranks.
+
+        The loss is that of the first held-out batch where those were given, else of the training batch.
+        """
+        write_rates(self.optimizer, [ratio * rate for ratio in self.ratios])
+        batches = [self._batches[(self._position + i) % len(self._batches)] for i in range(self._per_step)]
+        self._position += self._per_step
+        seen = None
+        if self.scores_first_held_out and self._evaluate is not None:
+            self.num_evaluations += 1
+            with scoring(self.model):
+                seen = self._evaluate(self.held_out[0])
+        loss = self._update(batches)
+        self.num_updates += 1
+        # A held-out loss may still be finite where the training loss is not: both count.
+        loss, seen = mean_over_ranks([loss, loss if seen is None else seen], self._device)
+        return seen if math.isfinite(loss) else loss
+
+    def look(self) -> HeldOut:
+        """Score the held-out batches, and with them the same inputs with the targets of other samples."""
+        losses, gaps, spreads = [], [], []
+        assert self._evaluate is not None
+        self.num_evaluations += len(self.held_out)
+        with scoring(self.model):
+            for batch in self.held_out:
+                exchanged = None if self._step is None else _with_exchanged_targets(self._step, batch)
+                if exchanged is None:
+                    losses.append(self._evaluate(batch))
+                    continue
+                true, *others = exchanged
+                mean = sum(others) / len(others)
+                losses.append(true)
+                gaps.append(mean - true)
+                spreads.append(sum((other - mean) ** 2 for other in others) / (len(others) - 1))
+        losses = mean_over_ranks(losses, self._device)
+        if len(gaps) < len(losses) or not gaps:
+            return HeldOut(tuple(losses), None)
+        gap, spread = mean_over_ranks([sum(gaps), sum(spreads)], self._device)
+        # The mean of the exchanged losses has noise of its own.
+        variance = spread * (1.0 + 1.0 / _NUM_PERMUTATIONS)
+        return HeldOut(tuple(losses), gap / math.sqrt(variance) if variance > 0 else None)
+
+    def unit_rate(self, rate: float) -> float:
+        """Make one update at `rate` and return the rate whose update would move the parameters by their own size.
+
+        Returns 0.0 where the update moved nothing, infinity where the loss or the movement is not finite.
+        """
+        before = [_sample(p) for p in self._parameters()]
+        loss = self.train(rate)
+        while self._step is not None and self._step.skipped and self.num_updates < 30:
+            # A fresh scaler begins too high and skips; such a step is none.
+            self.num_updates -= 1
+            loss = self.train(rate)
+        moved = size = count = 0.0
+        for parameter, old in zip(self._parameters(), before, strict=True):
+            share = parameter.numel() / max(1, old.numel())
+            moved += share * float((_sample(parameter) - old).square().sum())
+            size += share * float(old.square().sum())
+            count += parameter.numel()
+        if not (math.isfinite(loss) and math.isfinite(moved)):
+            return math.inf
+        # Parameters that start at zero have no size: a hundredth each stands in.
+        return rate * math.sqrt(max(size, 1e-4 * count) / moved) if moved > 0 else 0.0
+
+    def memory(self) -> float:
+        """Return over how many steps the optimizer averages gradients: 1 / (1 - momentum)."""
+        fastest = max(
+            zip(self.ratios, self.optimizer.param_groups, strict=True), key=lambda pair: pair[0], default=None
+        )
+        group = {} if fastest is None else fastest[1]
+        momentum = group.get("momentum", group["betas"][0] if "betas" in group else 0.0)
+        return 1.0 / (1.0 - min(float(momentum), 0.99))
+
+    def is_frozen(self) -> bool:
+        """Return whether no parameter of the optimizer requires a gradient."""
+        return not self._parameters()
+
+    def has_zero_gradient(self) -> bool:
+        """Return whether every gradient that the library's own step left is zero."""
+        return self._step is not None and all(_is_zero(p.grad) for p in self._parameters())
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
+@contextmanager
+def scoring(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients, but batch norm goes on normalising by the batch.
+
+    Its running statistics lag tens of steps behind, and would be what a short run is judged by.
+    """
+    with evaluating(model):
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.training = True
+        yield
+
+
+def _with_exchanged_targets(step: Step, batch: Any) -> list[float] | None:
+    """Return the loss of a batch, then its losses with the targets of other samples; None where they cannot be."""
+    if not isinstance(batch, (tuple, list)) or step.loss_fn is None:
+        return None
+    batch = step.placed(batch)
+    inputs, targets = split_batch(batch)
+    if not isinstance(targets, Tensor) or targets.ndim == 0 or len(targets) < 4:
+        return None
+    with step.precision():
+        outputs = forward(step.model, inputs)
+        # Rotations, so that no target stays with its own sample.
+        shifts = [1 + i * (len(targets) - 1) // _NUM_PERMUTATIONS for i in range(_NUM_PERMUTATIONS)]
+        losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
+    return [float(loss) for loss in losses]
+
+
+def _keep(batches: Batches, wanted: int) -> list[Any]:
+    kept: list[Any] = []
+    size = 0
+    for batch in islice(batches.one_pass(), wanted):
+        kept.append(batch)
+        size += _bytes(batch)
+        if size > _MOST_BYTES and len(kept) >= _FEWEST_KEPT:
+            break
+    return kept
+
+
+def _bytes(batch: Any) -> int:
+    if isinstance(batch, Tensor):
+        return batch.nbytes
+    if isinstance(batch, (tuple, list)):
+        return sum(map(_bytes, batch))
+    return sum(map(_bytes, batch.values())) if isinstance(batch, dict) else 0
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    flat = parameter.detach().flatten()
+    return flat[:: max(1, len(flat) // _NUM_SAMPLED)].double().clone()
+
+
+def _ratios(optimizer: Optimizer) -> Sequence[float]:
+    rates = read_rates(optimizer)
+    fastest = max(rates, default=0.0)
+    return [rate / fastest for rate in rates] if fastest > 0 else [1.0] * len(rates)
+
+
+def _is_zero(gradient: Tensor | None) -> bool:
+    if gradient is None:
+        return True
+    return not bool((gradient.coalesce().values() if gradient.is_sparse else gradient).count_nonzero())

@@ -1,0 +1,43 @@
+"""The ranks of a distributed run: one decision for all of them. Does nothing in a run of one process."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def is_distributed() -> bool:
+    """Return whether several processes train together."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def mean_over_ranks(values: Sequence[float], device: torch.device | None = None) -> list[float]:
+    """Return the mean of each value over all ranks; a value that is not finite on one rank is so on all.
+
+    Args:
+        values: as many on every rank.
+        device: where the collective runs: the ranks' own device for NCCL, the CPU for gloo.
+
+    Example:
+        >>> mean_over_ranks([1.0, 2.0])
+        [1.0, 2.0]
+    """
+    if not values or not is_distributed():
+        return list(values)
+    mean = torch.tensor(list(values), dtype=torch.float32, device=device)
+    torch.distributed.all_reduce(mean)
+    return [float(value) for value in mean / torch.distributed.get_world_size()]
+
+
+def least_over_ranks(value: int, device: torch.device | None = None) -> int:
+    """Return the smallest of a number over all ranks.
+
+    Example:
+        >>> least_over_ranks(3)
+        3
+    """
+    if not is_distributed():
+        return value
+    least = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
+    return int(least)
