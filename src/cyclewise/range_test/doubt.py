@@ -26,12 +26,22 @@ def improvement(seen: Sweeps) -> float | None:
 
 
 def link(seen: Sweeps) -> float | None:
-    """Return the clearest link between inputs and targets that any look saw, in standard deviations; None if unknown.
+    """Return the clearest link between inputs and targets that was seen, in standard deviations; None if unknown.
 
-    The loss with the true targets is compared with the losses with the targets of other samples of the same batch (a
-    permutation test): targets unrelated to the inputs show no difference, however well their shares were learned.
+    The loss with the true targets is compared with the loss with the targets of other samples of the same batch (a
+    permutation test), on held-out batches and on training batches before they are trained on: targets unrelated to the
+    inputs show no difference, however well their shares were learned.
     """
     links = [look.link for look in seen.looks if look.link is not None and math.isfinite(look.link)]
+    # Up to the lowest point: beyond, a few wrecked losses would drown the rest.
+    before = len(seen.gaps)
+    curve = seen.curves[-1].usable() if seen.curves else None
+    if curve is not None and len(curve.lr) >= suggest.FEWEST_POINTS:
+        before = suggest.read(curve.lr, curve.loss).lowest + 1
+    gaps = np.array(seen.gaps[:before])
+    if len(gaps) >= 8 and float(np.square(gaps).sum()) > 0:
+        # Under no link each gap is as likely negative as positive: its own square is its variance.
+        links.append(float(gaps.sum()) / math.sqrt(float(np.square(gaps).sum())))
     return max(links) if links else None
 
 
@@ -49,14 +59,18 @@ def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
         return Refusal.TOO_FEW_STEPS
     curves = [curve.usable() for curve in seen.curves]
     readings = [suggest.read(curve.lr, curve.loss) for curve in curves if len(curve.lr) >= suggest.FEWEST_POINTS]
-    if not any(reading.falls for reading in readings):
-        return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
         return Refusal.STILL_FALLING
-    gain = improvement(seen)
-    if gain is not None and gain < _FEWEST_DEVIATIONS:
+    gain, clearest = improvement(seen), link(seen)
+    is_lower = any(reading.falls for reading in readings) or (gain is not None and gain >= _FEWEST_DEVIATIONS)
+    is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
+    if not (is_lower or is_linked):
         return Refusal.NO_IMPROVEMENT
-    clearest = link(seen)
-    if clearest is not None and clearest < _FEWEST_DEVIATIONS:
-        return Refusal.UNRELATED
+    if clearest is not None and not is_linked:
+        # Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and
+        # getting there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls.
+        if seen.has_classes:
+            return Refusal.UNRELATED
+        if gain is not None and gain < _FEWEST_DEVIATIONS:
+            return Refusal.NO_IMPROVEMENT
     return None

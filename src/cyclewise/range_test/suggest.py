@@ -23,8 +23,8 @@ _BANDWIDTH_DECADES = 0.15
 # A smoothed fall has to be this many standard errors deep to be called a fall.
 _FALL_IN_STANDARD_ERRORS = 4.0
 # The three constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else.
-_MARGIN_DECADES = 0.21
-_LAG_IN_MEMORIES = 1.05
+_MARGIN_DECADES = 0.16
+_LAG_IN_MEMORIES = 1.27
 _HALF_INTERVAL_DECADES = 0.35
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
@@ -133,6 +133,21 @@ def half_lost(lr: Array, reading: Reading) -> float:
     half = 0.5 * (reading.start + reading.smooth[reading.lowest])
     lost = np.flatnonzero(reading.smooth[reading.lowest :] > half)
     return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
+
+
+def floor(lr: Array, reading: Reading) -> tuple[float, float]:
+    """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point.
+
+    A valley ends where half of its fall is lost again; what the curve does beyond, with a model that the rate has
+    destroyed, is no better for being lower (a dead network that has learned the class shares, say).
+    """
+    depth = reading.start - reading.smooth
+    deepest = np.maximum.accumulate(depth)
+    is_over = (depth < 0.5 * deepest) & (deepest > 0.5 * depth.max())
+    end = int(np.argmax(is_over)) if is_over.any() else len(depth)
+    lowest = int(np.argmax(depth[:end]))
+    low = int(np.argmax(depth[:end] >= 0.9 * depth[lowest]))
+    return float(lr[min(low, lowest)]), float(lr[lowest])
 
 
 def _steepest_index(reading: Reading) -> int:

@@ -21,11 +21,11 @@ from cyclewise.range_test.trial import HeldOut, Trial
 _FIRST_LOW, _FIRST_HIGH = -6.0, 1.5
 # Decades, below the rate that lost the loss.
 _SECOND_LOW, _SECOND_HIGH = -3.0, -0.1
-# Decades, about the lowest point of the second sweep.
-_THIRD_LOW, _THIRD_HIGH = -1.1, 0.5
+# Decades, below the beginning and above the end of the second sweep's valley floor.
+_THIRD_LOW, _THIRD_HIGH = -0.9, 0.5
 _GUESS = 1e-3
 # Shares of the third sweep after which the held-out batches are looked at.
-_LOOKS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8)
+_LOOKS = (0.35, 0.55, 0.75)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Sweeps:
         refusal: why no rate could be read, as far as the sweeps themselves say.
         start: the held-out losses before training.
         looks: the held-out losses on the way through the last sweep.
+        gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
+            samples less the loss with the true ones.
+        has_classes: whether the targets are whole numbers.
     """
 
     curves: list[Curve] = field(default_factory=list)
@@ -60,6 +63,8 @@ class Sweeps:
     refusal: Refusal | None = None
     start: HeldOut | None = None
     looks: list[HeldOut] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    has_classes: bool = False
 
 
 def shares(num_steps: int) -> tuple[int, int, int]:
@@ -88,7 +93,7 @@ def sweep_rates(start_lr: float, end_lr: float, num_steps: int, sweep: str) -> l
 
 def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     """Run the sweeps, at most `num_steps` updates in all."""
-    seen = Sweeps()
+    seen = Sweeps(has_classes=trial.has_classes())
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
@@ -113,12 +118,14 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
         _run(trial, sweep_rates(low, high, second, "exponential"), seen, bar)
-        lowest = _lowest(seen.curves[-1])
+        floor_low, floor_high = _floor(seen.curves[-1])
     else:
-        lowest = lost - 0.8
-    low, high = limits.clip(10.0 ** (lowest + _THIRD_LOW), 10.0 ** (lowest + _THIRD_HIGH))
+        floor_low = floor_high = 10.0 ** (lost - 0.8)
+    low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
     trial.reset()
+    trial.compares_targets = True
     _run(trial, sweep_rates(low, high, third, "exponential"), seen, bar, looks=bool(trial.held_out))
+    seen.gaps = trial.gaps
     return seen
 
 
@@ -172,8 +179,8 @@ def _run(trial: Trial, rates: list[float], seen: Sweeps, bar: Bar, *, looks: boo
     seen.stop_reasons.append(stop_reason)
 
 
-def _lowest(curve: Curve) -> float:
+def _floor(curve: Curve) -> tuple[float, float]:
     usable = curve.usable()
-    if len(usable.lr) < 4:
-        return math.log10(curve.lr[0])
-    return math.log10(suggest.minimum(usable.lr, suggest.read(usable.lr, usable.loss)))
+    if len(usable.lr) < suggest.FEWEST_POINTS:
+        return float(curve.lr[0]), float(curve.lr[0])
+    return suggest.floor(usable.lr, suggest.read(usable.lr, usable.loss))

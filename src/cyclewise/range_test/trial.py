@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -19,7 +20,7 @@ from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, sp
 # Batches are kept in memory, so that every sweep sees the same ones whatever the loader does: up to this many bytes.
 _MOST_BYTES = 2 * 2**30
 _FEWEST_KEPT = 16
-_NUM_HELD_OUT = 4
+_NUM_HELD_OUT = 6
 _NUM_PERMUTATIONS = 4
 # A tensor's size and movement are estimated from at most this many of its elements.
 _NUM_SAMPLED = 1000
@@ -69,6 +70,8 @@ class Trial:
         self.num_evaluations = 0
         self.held_out: list[Any] = []
         self.scores_first_held_out = False
+        self.compares_targets = False
+        self.gaps: list[float] = []
         self._update = update
         self._evaluate = evaluate
         self._step = step
@@ -120,10 +123,15 @@ class Trial:
             self.num_evaluations += 1
             with scoring(self.model):
                 seen = self._evaluate(self.held_out[0])
-        loss = self._update(batches)
+        compared = self._step if self.compares_targets and self._position <= len(self._batches) else None
+        with _comparing(compared) as gaps:
+            loss = self._update(batches)
         self.num_updates += 1
+        gap = gaps[0] if gaps else math.nan
         # A held-out loss may still be finite where the training loss is not: both count.
-        loss, seen = mean_over_ranks([loss, loss if seen is None else seen], self._device)
+        loss, seen, gap = mean_over_ranks([loss, loss if seen is None else seen, gap], self._device)
+        if compared is not None and math.isfinite(gap):
+            self.gaps.append(gap)
         return seen if math.isfinite(loss) else loss
 
     def look(self) -> HeldOut:
@@ -181,6 +189,13 @@ class Trial:
         momentum = group.get("momentum", group["betas"][0] if "betas" in group else 0.0)
         return 1.0 / (1.0 - min(float(momentum), 0.99))
 
+    def has_classes(self) -> bool:
+        """Return whether the targets are whole numbers, as class labels are."""
+        batch = self._batches[0]
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not isinstance(batch[-1], Tensor):
+            return False
+        return not batch[-1].is_floating_point()
+
     def is_frozen(self) -> bool:
         """Return whether no parameter of the optimizer requires a gradient."""
         return not self._parameters()
@@ -204,6 +219,32 @@ def scoring(model: nn.Module) -> Iterator[None]:
             if isinstance(module, _BatchNorm):
                 module.training = True
         yield
+
+
+@contextmanager
+def _comparing(step: Step | None) -> Iterator[list[float]]:
+    """Have the step's loss function also compare with the targets of other samples while the block runs.
+
+    The batch has not been trained on yet, so the difference is as good as one on held-out data, and costs no forward.
+    """
+    gaps: list[float] = []
+    if step is None or step.loss_fn is None:
+        yield gaps
+        return
+    own = step.loss_fn
+
+    def both(outputs: Any, targets: Any) -> Tensor:
+        loss = own(outputs, targets)
+        if isinstance(targets, Tensor) and targets.ndim and len(targets) >= 2 and isinstance(outputs, Tensor):
+            with torch.no_grad():
+                gaps.append(float(own(outputs.detach(), targets.roll(len(targets) // 2, 0))) - float(loss))
+        return loss
+
+    step.loss_fn = both
+    try:
+        yield gaps
+    finally:
+        step.loss_fn = own
 
 
 def _with_exchanged_targets(step: Step, batch: Any) -> list[float] | None:
