@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import cyclewise as cw
 from cyclewise.range_test.sweep import sweep_rates
+from cyclewise.range_test.trial import scoring
+from cyclewise.state import preserve
 
 
 def make_task(optimizer_class=torch.optim.SGD, lr=0.1, **options):
@@ -56,7 +58,8 @@ def test_a_rate_is_found_and_no_trace_is_left(optimizer_class, options):
     assert bits(model, optimizer, loader) == before
     assert result.refusal is None, result
     assert result.interval[0] < result.max_lr < result.interval[1]
-    assert result.num_steps == len(result.curve.lr) <= 100
+    assert result.num_steps <= 100
+    assert result.num_steps - 1 == sum(len(curve.lr) for curve in (result.curve, *result.close_ups))
     assert result.max_lrs == (result.max_lr,)
 
 
@@ -132,8 +135,8 @@ def test_rate_and_loss_are_of_the_same_step():
     step = optimizer.step
     optimizer.step = lambda *a, **k: (used.append(optimizer.param_groups[0]["lr"]), step(*a, **k))[1]
     result = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=30, start_lr=1e-4, end_lr=0.1)
-    assert used == result.curve.lr.tolist()
-    assert (used[0], used[-1]) == (1e-4, 0.1)
+    assert used == [rate for curve in (result.curve, *result.close_ups) for rate in curve.lr.tolist()]
+    assert (used[0], result.curve.lr[-1], max(used)) == (1e-4, 0.1, 0.1)
 
 
 def test_linear_and_exponential_sweeps():
@@ -170,19 +173,26 @@ def test_train_step_works_for_any_loop_and_hidden_state_is_given_back_when_named
         average["weight"].lerp_(model[4].weight.detach(), 0.1)
         return loss.item()
 
-    by_step = cw.lr_find(train_step=train_step, model=model, optimizer=optimizer, train_loader=loader, also=[average])
+    def eval_step(batch):
+        with scoring(model):
+            return F.cross_entropy(model(batch[0]), batch[1]).item()
+
+    held_out = [next(iter(loader))]
+    by_step = cw.lr_find(train_step=train_step, eval_step=eval_step, model=model, optimizer=optimizer,
+                         train_loader=loader, valid_loader=held_out, also=[average])  # fmt: skip
     assert not average["weight"].any()
-    assert by_step.curve == cw.lr_find(model, optimizer, F.cross_entropy, loader).curve
+    own = cw.lr_find(model, optimizer, F.cross_entropy, loader, valid_loader=held_out)
+    assert (by_step.curve, by_step.close_ups, by_step.max_lr) == (own.curve, own.close_ups, own.max_lr)
+    assert by_step.link is None
 
 
 def test_held_out_losses_can_be_read():
     model, optimizer, loader = make_task()
     held_out = [(torch.randn(64, 10), torch.zeros(64, dtype=torch.long))]
     result = cw.lr_find(model, optimizer, F.cross_entropy, loader, valid_loader=held_out)
-    assert result.num_evaluations == result.num_steps
-    # No update has been made before the first one: the model in eval mode, on the first held-out batch.
-    model.eval()
-    with torch.no_grad():
+    assert result.num_evaluations >= result.num_steps
+    # No update has been made before the first one: eval mode, but batch norm by the batch, whose statistics don't lag.
+    with scoring(model), preserve(model):
         assert result.curve.loss[0] == F.cross_entropy(model(held_out[0][0]), held_out[0][1]).item()
 
 
@@ -203,14 +213,12 @@ def test_short_endless_and_plain_loaders():
 
 def test_accumulation_counts_updates():
     model, optimizer, loader = make_task()
-    seen = []
-
-    def loss_fn(outputs, targets):
-        seen.append(1)
-        return F.cross_entropy(outputs, targets)
-
-    result = cw.lr_find(model, optimizer, loss_fn, loader, accumulation_steps=4, num_steps=20, end_lr=0.5)
-    assert (result.num_steps, len(seen)) == (20, 80)
+    passes, updates = [], []
+    model.register_forward_hook(lambda module, *_: passes.append(module.training))
+    step = optimizer.step
+    optimizer.step = lambda: (updates.append(1), step())[1]
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, accumulation_steps=4, num_steps=20, end_lr=0.5)
+    assert (result.num_steps, len(updates), sum(passes)) == (20, 20, 80)
 
 
 def test_autocast_with_a_scaler():
@@ -228,18 +236,20 @@ def test_negative_losses_are_no_divergence():
     assert result.max_lr is not None
 
 
-def test_it_stops_at_the_first_loss_that_is_not_finite():
+def test_a_sweep_stops_at_its_first_loss_that_is_not_finite():
     model, optimizer, loader = make_task()
-    calls = []
+    rates = []
 
     def loss_fn(outputs, targets):
-        calls.append(1)
+        rates.append(optimizer.param_groups[0]["lr"])
         loss = F.cross_entropy(outputs, targets)
-        return loss * float("nan") if len(calls) == 85 else loss
+        return loss * float("nan") if rates[-1] > 1.0 else loss
 
     result = cw.lr_find(model, optimizer, loss_fn, loader)
-    assert (result.stop_reason, result.num_steps) == (cw.StopReason.NONFINITE, 85)
-    assert result.max_lr < result.curve.lr[-2]
+    for curve in (result.curve, *result.close_ups):
+        assert (curve.lr > 1.0).sum() <= 1
+        assert np.isfinite(curve.loss[:-1]).all()
+    assert result.max_lr < 1.0
 
 
 def refusal_of(model, optimizer, loss_fn, loader, **options):
@@ -276,7 +286,7 @@ def test_a_sweep_that_ends_too_early_is_not_read():
         (
             {"start_lr": 0.0},
             cw.ArgumentError,
-            "start_lr must be a finite number above 0, got 0.0; 1e-7 suits most models",
+            "start_lr must be a finite number above 0, got 0.0; leave it out to have it found",
         ),
         ({"start_lr": 1.0, "end_lr": 0.1}, cw.ArgumentError, "end_lr must be above start_lr=1.0, got 0.1; swap them"),
         (
@@ -312,7 +322,8 @@ def test_a_model_in_eval_mode_is_tested_in_train_mode_and_given_back():
     model, optimizer, loader = make_task()
     model.eval()
     modes = []
-    cw.lr_find(model, optimizer, lambda o, t: modes.append(model.training) or F.cross_entropy(o, t), loader)
+    model.register_forward_hook(lambda module, *_: modes.append(module.training) if torch.is_grad_enabled() else None)
+    cw.lr_find(model, optimizer, F.cross_entropy, loader)
     assert set(modes) == {True}
     assert not any(module.training for module in model.modules())
 
@@ -329,9 +340,38 @@ def test_progress_goes_to_standard_error(capsys):
 
 def test_sparse_gradients_are_fine():
     model = nn.Sequential(nn.EmbeddingBag(50, 8, sparse=True), nn.Linear(8, 3))
-    words = torch.randint(0, 50, (320, 5))
+    words = torch.randint(0, 50, (640, 1))
     batches = [(part, part[:, 0] % 3) for part in words.split(32)]
     optimizer = torch.optim.SparseAdam(list(model[0].parameters()), lr=0.01)
     before = model[0].weight.detach().clone()
     assert cw.lr_find(model, optimizer, F.cross_entropy, batches).max_lr is not None
     assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_the_inputs_do_not_explain_are_refused_although_their_shares_are_learned(seed):
+    torch.manual_seed(seed)
+    inputs, labels = torch.randn(960, 10), (torch.rand(960) < 0.2).long()
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size=32, shuffle=True)
+    model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 2))
+    result = cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, loader, seed=seed)
+    assert result.refusal in (cw.Refusal.UNRELATED, cw.Refusal.NO_IMPROVEMENT)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+def test_the_unit_of_the_loss_moves_the_rate_of_gradient_descent_and_not_that_of_adam(optimizer_class, scale):
+    model, optimizer, loader = make_task(optimizer_class)
+    plain = cw.lr_find(model, optimizer, F.cross_entropy, loader)
+    other = cw.lr_find(model, optimizer, lambda o, t: scale * F.cross_entropy(o, t), loader)
+    expected = plain.max_lr / scale if optimizer_class is torch.optim.SGD else plain.max_lr
+    assert other.max_lr == pytest.approx(expected, rel=0.5)
+
+
+def test_a_linear_sweep_needs_its_range():
+    model, optimizer, loader = make_task()
+    with pytest.raises(cw.ArgumentError) as caught:
+        cw.lr_find(model, optimizer, F.cross_entropy, loader, sweep="linear", end_lr=1.0)
+    assert str(caught.value) == (
+        'sweep must be "exponential" where the range is to be found, got "linear"; pass start_lr= and end_lr='
+    )

@@ -27,7 +27,7 @@ def test_readings_of_a_clear_curve(centre, edge, noise):
     assert centre / 2 < suggest.valley(RATES, reading) < 2 * centre
     assert centre < suggest.minimum(RATES, reading) <= 2.0 * edge
     assert suggest.steepest(RATES, reading) <= suggest.slide(RATES, reading) <= suggest.minimum(RATES, reading)
-    peak, (low, high) = suggest.suggest(RATES, reading)
+    peak, (low, high) = suggest.suggest(RATES, reading, memory=1.0)
     assert low < peak < high
     assert peak < edge
 
@@ -63,8 +63,8 @@ def test_a_fall_well_above_the_noise_is_seen():
 def test_the_number_of_steps_hardly_moves_the_readings(num_steps):
     rates = np.geomspace(1e-7, 10.0, num_steps)
     loss = np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2))
-    _, (low, high) = suggest.suggest(RATES, suggest.read(RATES, curve(1e-3, edge=1e-2)))
-    peak, _ = suggest.suggest(rates, suggest.read(rates, loss))
+    _, (low, high) = suggest.suggest(RATES, suggest.read(RATES, curve(1e-3, edge=1e-2)), memory=1.0)
+    peak, _ = suggest.suggest(rates, suggest.read(rates, loss), memory=1.0)
     assert low < peak < high
 
 
@@ -72,3 +72,19 @@ def test_a_linear_sweep_is_read_too():
     rates = np.linspace(1e-4, 0.1, 200)
     reading = suggest.read(rates, (np.log10(rates) + 2.0) ** 2)
     assert suggest.minimum(rates, reading) == pytest.approx(0.01, rel=0.2)
+
+
+def test_what_the_optimizer_remembers_is_taken_back():
+    reading = suggest.read(RATES, curve(1e-3, edge=1e-2))
+    plain, heavy = (suggest.suggest(RATES, reading, memory=memory)[0] for memory in (1.0, 10.0))
+    per_step = (RATES[-1] / RATES[0]) ** (1 / (len(RATES) - 1))
+    assert 1.0 < plain / heavy < per_step**20
+
+
+def test_the_floor_is_that_of_the_first_valley():
+    # Behind a blow-up lies a dead network at the class shares: lower, and no place to train at.
+    decades = np.log10(RATES)
+    loss = 3.0 - 1.6 / (1.0 + np.exp(-8.0 * (decades + 4.0))) + 12.0 * np.exp(-0.5 * ((decades + 2.0) / 0.3) ** 2)
+    loss[decades > -1.5] = 1.3
+    low, high = suggest.floor(RATES, suggest.read(RATES, loss))
+    assert 1e-4 < low <= high < 1e-2

@@ -11,9 +11,9 @@ from cyclewise.cli.outcome import REFUSED, exit_status
 def find(
     target: Target,
     seed: Seed = 0,
-    num_steps: Annotated[int, typer.Option(help="Steps (optimizer updates) of the sweep.")] = 100,
-    start_lr: Annotated[float, typer.Option(help="Rate of the first step.")] = 1e-7,
-    end_lr: Annotated[float, typer.Option(help="Rate of the last step.")] = 10.0,
+    num_steps: Annotated[int, typer.Option(help="Steps (optimizer updates) of all sweeps.")] = 100,
+    start_lr: Annotated[float | None, typer.Option(help="Lowest rate to try; found if left out.")] = None,
+    end_lr: Annotated[float | None, typer.Option(help="Highest rate to try; found if left out.")] = None,
     sweep: Annotated[str, typer.Option(help="exponential or linear.")] = "exponential",
     as_json: AsJson = False,
     html: Html = None,

@@ -16,12 +16,15 @@ def improvement(seen: Sweeps) -> float | None:
     """Return by how many standard errors the best look lies below the start; None with fewer than two batches."""
     if seen.start is None or len(seen.start.losses) < 2:
         return None
+    start = np.array(seen.start.losses)
+    # A gain that is the same in every batch, and next to nothing in all, is no improvement either.
+    least = 0.01 * float(start.std(ddof=1)) + 1e-6 * float(np.abs(start).mean()) + 1e-30
     best = -math.inf
     for look in seen.looks:
-        gains = np.array(seen.start.losses) - np.array(look.losses)
+        gains = start - np.array(look.losses)
         if np.isfinite(gains).all():
-            error = float(gains.std(ddof=1)) / math.sqrt(len(gains))
-            best = max(best, float(gains.mean()) / error if error > 0 else math.copysign(math.inf, gains.mean()))
+            error = max(float(gains.std(ddof=1)) / math.sqrt(len(gains)), least)
+            best = max(best, float(gains.mean()) / error)
     return best
 
 
@@ -59,13 +62,13 @@ def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
         return Refusal.TOO_FEW_STEPS
     curves = [curve.usable() for curve in seen.curves]
     readings = [suggest.read(curve.lr, curve.loss) for curve in curves if len(curve.lr) >= suggest.FEWEST_POINTS]
-    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
-        return Refusal.STILL_FALLING
     gain, clearest = improvement(seen), link(seen)
     is_lower = any(reading.falls for reading in readings) or (gain is not None and gain >= _FEWEST_DEVIATIONS)
     is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
-    if not (is_lower or is_linked):
+    if not is_lower:
         return Refusal.NO_IMPROVEMENT
+    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
+        return Refusal.STILL_FALLING
     if clearest is not None and not is_linked:
         # Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and
         # getting there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls.
