@@ -10,6 +10,9 @@ from cyclewise.range_test.sweep import Sweeps
 
 # The best of several looks is compared, so chance alone passes two standard deviations now and then.
 _FEWEST_DEVIATIONS = 2.5
+# Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and getting
+# there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls to less than half.
+_FAR = 0.5
 
 
 def improvement(seen: Sweeps) -> float | None:
@@ -26,6 +29,15 @@ def improvement(seen: Sweeps) -> float | None:
             error = max(float(gains.std(ddof=1)) / math.sqrt(len(gains)), least)
             best = max(best, float(gains.mean()) / error)
     return best
+
+
+def fall(seen: Sweeps) -> float:
+    """Return the share of the held-out loss before training that the best look is lower by; 0.0 if unknown."""
+    if seen.start is None or not seen.start.losses:
+        return 0.0
+    start = float(np.mean(seen.start.losses))
+    best = min((float(np.mean(look.losses)) for look in seen.looks), default=start)
+    return (start - best) / abs(start) if start and math.isfinite(best) else 0.0
 
 
 def link(seen: Sweeps) -> float | None:
@@ -69,11 +81,6 @@ def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
         return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
         return Refusal.STILL_FALLING
-    if clearest is not None and not is_linked:
-        # Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and
-        # getting there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls.
-        if seen.has_classes:
-            return Refusal.UNRELATED
-        if gain is not None and gain < _FEWEST_DEVIATIONS:
-            return Refusal.NO_IMPROVEMENT
+    if clearest is not None and not is_linked and (seen.has_classes or fall(seen) < _FAR):
+        return Refusal.UNRELATED
     return None
