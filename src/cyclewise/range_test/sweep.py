@@ -23,6 +23,8 @@ _FIRST_LOW, _FIRST_HIGH = -6.0, 1.5
 _SECOND_LOW, _SECOND_HIGH = -3.0, -0.1
 # Decades, below the beginning and above the end of the second sweep's valley floor.
 _THIRD_LOW, _THIRD_HIGH = -0.9, 0.5
+# Decades, below the end of a second sweep that shows no valley.
+_BELOW_END = -1.0
 _GUESS = 1e-3
 # Shares of the third sweep after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
@@ -118,7 +120,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
         _run(trial, sweep_rates(low, high, second, "exponential"), seen, bar)
-        floor_low, floor_high = _floor(seen.curves[-1])
+        floor_low, floor_high = _floor(seen.curves[-1], seen.stop_reasons[-1])
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
     low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
@@ -179,8 +181,13 @@ def _run(trial: Trial, rates: list[float], seen: Sweeps, bar: Bar, *, looks: boo
     seen.stop_reasons.append(stop_reason)
 
 
-def _floor(curve: Curve) -> tuple[float, float]:
+def _floor(curve: Curve, stop_reason: StopReason) -> tuple[float, float]:
     usable = curve.usable()
     if len(usable.lr) < suggest.FEWEST_POINTS:
         return float(curve.lr[0]), float(curve.lr[0])
-    return suggest.floor(usable.lr, suggest.read(usable.lr, usable.loss))
+    reading = suggest.read(usable.lr, usable.loss)
+    if not reading.falls and stop_reason is not StopReason.COMPLETED:
+        # A valley shallower than the noise between batches: all that is seen is where the loss is lost.
+        below = float(curve.lr[-1]) * 10.0**_BELOW_END
+        return below, below
+    return suggest.floor(usable.lr, reading)
