@@ -32,7 +32,10 @@ def task(optimizer: str) -> tuple[nn.Module, torch.optim.Optimizer, DataLoader[t
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=64, shuffle=True)
     model = nn.Sequential(nn.Linear(256, 768), nn.ReLU(), nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 256),
                           nn.ReLU(), nn.Linear(256, 10))  # fmt: skip
-    kind = {"SGD": lambda p: torch.optim.SGD(p, lr=1e-5, momentum=0.9), "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-7)}
+    kind = {
+        "SGD": lambda p: torch.optim.SGD(p, lr=1e-5, momentum=0.9),
+        "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-7),
+    }
     return model, kind[optimizer](model.parameters()), loader
 
 

@@ -106,6 +106,32 @@ def test_an_interrupt_at_any_step_leaves_no_trace(optimizer_class, options, fail
     assert bits(model, optimizer, loader) == before
 
 
+@pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS)
+@pytest.mark.parametrize("kind", ["exception", "ctrl-c"])
+def test_an_interrupt_at_every_update_leaves_no_trace(optimizer_class, options, kind):
+    model, optimizer, loader = make_task(optimizer_class, **options)
+    plain_step = optimizer.step
+    for failing_step in range(1, 21):
+        before = bits(model, optimizer, loader)
+        error, calls = Boom(), []
+
+        def step(*closure, calls=calls, error=error, failing_step=failing_step):
+            calls.append(1)
+            result = plain_step(*closure)
+            if len(calls) == failing_step:
+                if kind == "exception":
+                    raise error
+                os.kill(os.getpid(), signal.SIGINT)
+            return result
+
+        optimizer.step = step
+        with pytest.raises(KeyboardInterrupt if kind == "ctrl-c" else Boom) as caught:
+            cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=20, start_lr=1e-6, end_lr=1e-3)
+        del optimizer.step
+        assert kind == "ctrl-c" or caught.value is error
+        assert bits(model, optimizer, loader) == before, failing_step
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
     model, optimizer, loader = make_task()
     first, second = (cw.lr_find(model, optimizer, F.cross_entropy, loader, seed=3) for _ in range(2))

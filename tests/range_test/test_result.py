@@ -44,7 +44,7 @@ def test_foreign_json_is_refused():
     with pytest.raises(ArgumentError) as caught:
         RangeTest.from_dict({"record": "History"})
     assert str(caught.value) == (
-        "values must describe a RangeTest of version 1, got record='History', version=None; "
+        "values must describe a RangeTest of version 2, got record='History', version=None; "
         "pass what to_dict() returned"
     )
 
@@ -98,3 +98,28 @@ def test_the_picture_marks_the_suggestion_and_its_interval():
     assert [(band.low, band.high) for band in chart.bands] == [(0.25, 0.6)]
     assert [(mark.name, mark.x) for mark in chart.marks] == [("max_lr 0.42", 0.42)]
     assert chart.x_log
+
+
+def found_with(optimizer, batch_size=64, max_lr=0.01):
+    settings = (("optimizer", optimizer), ("batch_size", batch_size))
+    return RangeTest(FALLING, StopReason.DIVERGED, max_lr=max_lr, interval=(max_lr / 2, 2 * max_lr), max_lrs=(max_lr,),
+                     settings=settings)  # fmt: skip
+
+
+@pytest.mark.parametrize(("optimizer", "batch_size", "factor"), [
+    ("SGD", 128, 2.0), ("SGD", 16, 0.25), ("AdamW", 256, 2.0), ("RMSprop", 32, 0.5**0.5), ("SGD", 256, 10**0.5),
+])  # fmt: skip
+def test_a_rate_is_carried_over_to_another_batch_size(optimizer, batch_size, factor):
+    # The last case would be 4, but the curve's lowest point lies at 0.0316.
+    result = found_with(optimizer).scaled(batch_size=batch_size)
+    assert result.max_lr == pytest.approx(0.01 * factor, rel=0.1)
+    assert result.interval == pytest.approx((result.max_lr / 2, 2 * result.max_lr))
+    assert result.max_lrs == (result.max_lr,)
+    assert dict(result.settings)["batch_size"] == batch_size
+
+
+@pytest.mark.parametrize(("result", "batch_size"), [(found_with("SGD"), 1024), (found_with("LBFGS"), 64),
+                                                     (found_with("SGD", None), 64)])  # fmt: skip
+def test_beyond_its_limits_the_rule_says_to_measure_again(result, batch_size):
+    with pytest.raises(SuggestionError, match="measure again with lr_find"):
+        result.scaled(batch_size=batch_size)

@@ -113,7 +113,7 @@ def lr_find(
     if train_step is None:
         step = Step(model, optimizer, loss_fn, accumulation_steps=accumulation_steps, autocast_dtype=autocast_dtype,
                     scaler=scaler)  # fmt: skip
-    settings = {
+    settings: dict[str, Any] = {
         "num_steps": int(num_steps),
         "total_steps": total_steps,
         "start_lr": None if start_lr is None else float(start_lr),
@@ -135,6 +135,7 @@ def lr_find(
         trial.load(train_loader, valid_loader, max(shares(int(num_steps))))
         seen = run_sweeps(trial, limits, int(num_steps), bar)
         ratios, memory = trial.ratios, trial.memory()
+    settings["batch_size"] = trial.batch_size()
     return _conclude(seen, limits, ratios, memory, trial, tuple(settings.items()))
 
 

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise._validation import one_of
+from cyclewise._validation import one_of, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
 from cyclewise.errors import ArgumentError, SuggestionError
 from cyclewise.policies import OneCycle
@@ -18,7 +18,9 @@ from cyclewise.range_test import suggest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_VERSION = 1
+_VERSION = 2
+# How the rate goes with the batch size.
+_POWERS = {"SGD": 1.0, **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop"), 0.5)}
 
 
 class StopReason(Enum):
@@ -193,6 +195,45 @@ class RangeTest:
         if self.max_lr is None:
             raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
         return OneCycle(max_lr=self.max_lr, total_steps=total_steps, pct_start=0.25)
+
+    def scaled(self, *, batch_size: int) -> "RangeTest":
+        """Return the record with its rates carried over to another batch size, without measuring again.
+
+        Gradient descent: in proportion to the batch size (Goyal et al., arXiv:1706.02677, section 2.1), Adam and its
+        kin: to its square root (Malladi et al., arXiv:2205.10287, section 4). Both hold while the noise of the batches
+        limits the rate. Curvature does not know the batch, so no rate is raised beyond the lowest point of the last
+        sweep, and beyond a factor of 4 in the batch size, or for other optimizers, measure again.
+
+        Args:
+            batch_size: samples per optimizer update, accumulation included.
+
+        Raises:
+            SuggestionError: there is no rate, or the rule does not reach that far: the message says to measure again.
+            ArgumentError: `batch_size` is not a whole number of at least 1.
+        """
+        whole("batch_size", batch_size, minimum=1, way_out="pass the samples per update")
+        if self.max_lr is None or self.interval is None or self.max_lrs is None:
+            raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
+        settings = dict(self.settings)
+        measured, optimizer = settings.get("batch_size"), str(settings.get("optimizer"))
+        power = _POWERS.get(optimizer)
+        if measured is None or power is None or not measured / 4 <= batch_size <= 4 * measured:
+            raise SuggestionError(
+                f"batch_size must be within a factor of 4 of the measured {measured}, with SGD or an optimizer of Adam's "
+                f"kind, got {batch_size!r} with {optimizer}; measure again with lr_find"
+            )
+        factor = (batch_size / measured) ** power
+        curve = self._slowest()
+        limit = suggest.minimum(curve.lr, suggest.read(curve.lr, curve.loss)) / self.max_lr
+        factor = min(factor, max(1.0, limit))
+        settings["batch_size"] = batch_size
+        return replace(
+            self,
+            max_lr=factor * self.max_lr,
+            interval=(factor * self.interval[0], factor * self.interval[1]),
+            max_lrs=tuple(factor * rate for rate in self.max_lrs),
+            settings=tuple(settings.items()),
+        )
 
     def __str__(self) -> str:
         ending = f"{self.num_steps} step{'' if self.num_steps == 1 else 's'}; {_ended(self.stop_reason)}"

@@ -175,6 +175,7 @@ class Trial:
             moved += share * float((_sample(parameter) - old).square().sum())
             size += share * float(old.square().sum())
             count += parameter.numel()
+        loss, moved, size = mean_over_ranks([loss, moved, size], self._device)
         if not (math.isfinite(loss) and math.isfinite(moved)):
             return math.inf
         # Parameters that start at zero have no size: a hundredth each stands in.
@@ -196,13 +197,23 @@ class Trial:
             return False
         return not batch[-1].is_floating_point()
 
+    def batch_size(self) -> int | None:
+        """Return the samples per update on this rank; None where a batch does not say how many it has."""
+        batch = self._batches[0]
+        if not isinstance(batch, (tuple, list)) or not isinstance(batch[-1], Tensor) or batch[-1].ndim == 0:
+            return None
+        return len(batch[-1]) * self._per_step
+
     def is_frozen(self) -> bool:
         """Return whether no parameter of the optimizer requires a gradient."""
         return not self._parameters()
 
     def has_zero_gradient(self) -> bool:
         """Return whether every gradient that the library's own step left is zero."""
-        return self._step is not None and all(_is_zero(p.grad) for p in self._parameters())
+        if self._step is None:
+            return False
+        is_zero = all(_is_zero(p.grad) for p in self._parameters())
+        return mean_over_ranks([float(is_zero)], self._device) == [1.0]
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
