@@ -1,6 +1,7 @@
 """The models of the tasks: small, one of each kind that people train."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU, flatten: bool = True) -> nn.Sequential:
     """Return a multilayer perceptron with the activation between its layers."""
     layers: list[nn.Module] = [nn.Flatten()] if flatten else []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -49,6 +50,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs."""
         return torch.relu(inputs + self.body(inputs))
 
 
@@ -81,6 +83,7 @@ class Transformer(nn.Module):
         self.mask = nn.Transformer.generate_square_subsequent_mask(length) if causal else None
 
     def forward(self, symbols: Tensor) -> Tensor:
+        """Return the outputs."""
         hidden = self.tokens(symbols) + self.positions
         return self.head(self.encoder(hidden, mask=self.mask))
 
@@ -97,6 +100,7 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(width, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs."""
         if self.embedding is not None:
             return self.head(self.core(self.embedding(inputs))[0])
         return self.head(self.core(inputs.squeeze(1) if inputs.ndim == 4 else inputs)[0][:, -1])
@@ -113,6 +117,7 @@ class Factors(nn.Module):
             nn.init.normal_(table.weight, std=scale)
 
     def forward(self, pairs: Tensor) -> Tensor:
+        """Return the outputs."""
         users, items = self.users(pairs[:, 0]), self.items(pairs[:, 1])
         return (users[:, 1:] * items[:, 1:]).sum(1) + users[:, 0] + items[:, 0] + self.offset
 
@@ -125,4 +130,5 @@ class Autoencoder(nn.Module):
         self.body = nn.Sequential(*mlp(*widths, *widths[-2::-1]))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs."""
         return self.body(inputs)

@@ -2,8 +2,9 @@
 
     python -m benchmarks.lr_regret.oracle development --workers 2 [--constant]
 
-One file per task under ``oracle/`` (``constant/`` for rates held constant); a task that has one is not computed again. The grid is widened by a quarter of a
-decade at a time until it has seen the loss get clearly worse on both sides, then refined around the best.
+One file per task under ``oracle/`` (``constant/`` for rates held constant); a task that has one is not computed again.
+The grid is widened by a quarter of a decade at a time until it has seen the loss get clearly worse on both sides, then
+refined around the best.
 """
 
 import argparse

@@ -219,8 +219,8 @@ class RangeTest:
         power = _POWERS.get(optimizer)
         if measured is None or power is None or not measured / 4 <= batch_size <= 4 * measured:
             raise SuggestionError(
-                f"batch_size must be within a factor of 4 of the measured {measured}, with SGD or an optimizer of Adam's "
-                f"kind, got {batch_size!r} with {optimizer}; measure again with lr_find"
+                f"batch_size must be within a factor of 4 of the measured {measured}, with SGD or an optimizer of "
+                f"Adam's kind, got {batch_size!r} with {optimizer}; measure again with lr_find"
             )
         factor = (batch_size / measured) ** power
         curve = self._slowest()
