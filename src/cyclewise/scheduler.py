@@ -57,6 +57,7 @@ class PolicyLR(LRScheduler):
 
     Example:
         >>> from cyclewise import Linear
+        >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         >>> scheduler = PolicyLR(optimizer, Linear(start_lr=0.2, end_lr=0.0, total_steps=3))
         >>> rates = []
@@ -214,6 +215,7 @@ def set_hyperparameters(
 
     Example:
         >>> from cyclewise import OneCycle
+        >>> import torch
         >>> optimizer = torch.optim.AdamW([torch.zeros(1)])
         >>> set_hyperparameters(optimizer, OneCycle(max_lr=0.4, total_steps=10), step=2)
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]
