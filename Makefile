@@ -49,6 +49,7 @@ release-check: $(VENV)/.dev ## build wheel and sdist, install the wheel into an 
 docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation anew
 	$(BIN)/python docs/pictures/readme.py
 	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/range_test.py
 
 bench: $(VENV)/.dev ## benchmarks that take a minute; results go to benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduler_step.py

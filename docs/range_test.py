@@ -1,0 +1,63 @@
+"""Fill the tables of range-test.md from the stored results: `make docs`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+PAGE = Path(__file__).with_name("range-test.md")
+HEAD = "| | median | mean | 90th percentile | worst | over 5 % | refused |\n|---|---|---|---|---|---|---|"
+
+
+def result_of(name: str) -> Any:
+    """Return the stored result of a benchmark."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["result"]
+
+
+def row(label: str, figures: dict[str, float], refused: str = "") -> str:
+    """Return one row of a table of regrets."""
+    values = " | ".join(f"{figures[key]:.1f}" for key in ("median", "mean", "p90", "worst", "over_5"))
+    return f"| {label} | {values} | {refused} |"
+
+
+def table(tasks: str) -> str:
+    """Return the table of one list of tasks."""
+    own, peers = result_of(f"lr_regret_{tasks}"), result_of(f"lr_regret_peers_{tasks}")
+    rows = [row(f"**`lr_find`, {n} steps**", own[f"{n} steps"]["regret"], f"{own[f'{n} steps']['refused']}")
+            for n in (100, 300, 50)]  # fmt: skip
+    rows.append(row("`constant_lr`, 100 steps", own["100 steps"]["constant_regret"]))
+    rows += [row(label, figures) for label, figures in peers["regret"].items()]
+    rows.append(row("noise floor", own["noise_floor"]))
+    return "\n".join([HEAD, *rows])
+
+
+def refusals() -> str:
+    """Return the table of refusals."""
+    result = result_of("lr_refusals")
+    labels = {"labels": "class labels shuffled", "noise": "quantities replaced by noise", "good": "good tasks"}
+    rows = [f"| {label} | {part['refused']} of {part['n']} | {100 * part['refused'] / part['n']:.1f} % "
+            f"({part['bounds_percent'][0]:.1f} – {part['bounds_percent'][1]:.1f}) |"
+            for label, part in ((label, result[kind]) for kind, label in labels.items())]  # fmt: skip
+    return "\n".join(["| | refused | 95 % bounds |", "|---|---|---|", *rows])
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Replace what stands between the two marks of a name."""
+    return re.sub(rf"(<!-- {name} -->).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}{m[2]}", page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    test = result_of("lr_regret_test")
+    page = PAGE.read_text()
+    for name, text in {
+        "test": f"\n{table('test')}\n",
+        "development": f"\n{table('development')}\n",
+        "refusals": f"\n{refusals()}\n",
+        "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
+        "fifty": f"{test['50 steps']['regret']['mean']:.1f}",
+        "hundred": f"{test['100 steps']['regret']['mean']:.1f}",
+        "three": f"{test['300 steps']['regret']['mean']:.1f}",
+    }.items():
+        page = fill(page, name, text)
+    PAGE.write_text(page)
