@@ -150,6 +150,14 @@ def floor(lr: Array, reading: Reading) -> tuple[float, float]:
     return float(lr[min(low, lowest)]), float(lr[lowest])
 
 
+def is_past_valley(lr: Array, loss: Array) -> bool:
+    """Return whether a sweep under way has left a clear valley behind: half of its fall lost, for three points."""
+    if len(lr) < 2 * FEWEST_POINTS:
+        return False
+    reading = read(lr, loss)
+    return reading.falls and half_lost(lr, reading) <= lr[-4]
+
+
 def _steepest_index(reading: Reading) -> int:
     return int(np.argmin(reading.slope[: reading.lowest + 1]))
 

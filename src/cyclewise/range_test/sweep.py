@@ -18,7 +18,7 @@ from cyclewise.range_test.result import Curve, Refusal, StopReason
 from cyclewise.range_test.trial import HeldOut, Trial
 
 # Decades, about the rate at which an update moves the parameters by their own size.
-_FIRST_LOW, _FIRST_HIGH = -6.0, 1.5
+_FIRST_LOW, _FIRST_HIGH = -5.0, 1.5
 # Decades, below the rate that lost the loss.
 _SECOND_LOW, _SECOND_HIGH = -3.0, -0.1
 # Decades, below the beginning and above the end of the second sweep's valley floor.
@@ -73,12 +73,12 @@ def shares(num_steps: int) -> tuple[int, int, int]:
     """Return how many of `num_steps` updates each sweep gets; the last gets at least half.
 
     >>> shares(100), shares(300), shares(20)
-    ((22, 28, 50), (40, 60, 200), (8, 0, 12))
+    ((20, 28, 52), (35, 60, 205), (8, 0, 12))
     """
     if num_steps < 40:
         first = max(8, round(0.4 * num_steps))
         return first, 0, num_steps - first
-    first, second = min(40, round(0.22 * num_steps)), min(60, round(0.28 * num_steps))
+    first, second = min(35, round(0.2 * num_steps)), min(60, round(0.28 * num_steps))
     return first, second, num_steps - first - second
 
 
@@ -119,13 +119,15 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     if second:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
-        _run(trial, sweep_rates(low, high, second, "exponential"), seen, bar)
+        _run(trial, sweep_rates(low, high, second, "exponential"), seen, bar, ends_past_valley=True)
         floor_low, floor_high = _floor(seen.curves[-1], seen.stop_reasons[-1])
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
     low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
     trial.reset()
     trial.compares_targets = True
+    # What the others left over, too.
+    third = num_steps - trial.num_updates
     _run(trial, sweep_rates(low, high, third, "exponential"), seen, bar, looks=bool(trial.held_out))
     seen.gaps = trial.gaps
     return seen
@@ -151,7 +153,15 @@ def _first_range(trial: Trial, limits: Range) -> tuple[float, float] | Refusal:
     return low, high
 
 
-def _run(trial: Trial, rates: list[float], seen: Sweeps, bar: Bar, *, looks: bool = False) -> None:
+def _run(
+    trial: Trial,
+    rates: list[float],
+    seen: Sweeps,
+    bar: Bar,
+    *,
+    looks: bool = False,
+    ends_past_valley: bool = False,
+) -> None:
     lrs: list[float] = []
     losses: list[float] = []
     watch = Divergence()
@@ -174,7 +184,7 @@ def _run(trial: Trial, rates: list[float], seen: Sweeps, bar: Bar, *, looks: boo
         if i == 0 and trial.has_zero_gradient():
             seen.refusal = Refusal.ZERO_GRADIENT
             break
-        if watch.update(loss):
+        if watch.update(loss) or (ends_past_valley and suggest.is_past_valley(np.array(lrs), np.array(losses))):
             stop_reason = StopReason.DIVERGED
             break
     seen.curves.append(Curve(np.array(lrs), np.array(losses)))
