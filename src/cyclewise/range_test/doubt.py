@@ -31,6 +31,17 @@ def improvement(seen: Sweeps) -> float | None:
     return best
 
 
+def grew(seen: Sweeps) -> bool:
+    """Return whether the link between inputs and targets on held-out batches became clearer on the way."""
+    links = [look.link for look in seen.looks if look.link is not None and math.isfinite(look.link)]
+    before = None if seen.start is None else seen.start.link
+    return before is not None and bool(links) and max(links) - before >= _FEWEST_DEVIATIONS
+
+
+def _is_certain(clearest: float | None) -> bool:
+    return clearest is not None and clearest >= 2.0 * _FEWEST_DEVIATIONS
+
+
 def fall(seen: Sweeps) -> float:
     """Return the share of the held-out loss before training that the best look is lower by; 0.0 if unknown."""
     if seen.start is None or not seen.start.losses:
@@ -53,10 +64,9 @@ def link(seen: Sweeps) -> float | None:
     curve = seen.curves[-1].usable() if seen.curves else None
     if curve is not None and len(curve.lr) >= suggest.FEWEST_POINTS:
         before = suggest.read(curve.lr, curve.loss).lowest + 1
-    gaps = np.array(seen.gaps[:before])
-    if len(gaps) >= 8 and float(np.square(gaps).sum()) > 0:
-        # Under no link each gap is as likely negative as positive: its own square is its variance.
-        links.append(float(gaps.sum()) / math.sqrt(float(np.square(gaps).sum())))
+    on_training = suggest.deviations(seen.gaps[:before])
+    if on_training is not None:
+        links.append(on_training)
     return max(links) if links else None
 
 
@@ -77,7 +87,7 @@ def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
     gain, clearest = improvement(seen), link(seen)
     is_lower = any(reading.falls for reading in readings) or (gain is not None and gain >= _FEWEST_DEVIATIONS)
     is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
-    if not is_lower:
+    if not is_lower and not (_is_certain(clearest) and gain is not None and (gain >= 1.0 or grew(seen))):
         return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
         return Refusal.STILL_FALLING

@@ -8,6 +8,7 @@ where the loss still falls.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +157,17 @@ def is_past_valley(lr: Array, loss: Array) -> bool:
         return False
     reading = read(lr, loss)
     return reading.falls and half_lost(lr, reading) <= lr[-4]
+
+
+def deviations(gaps: Sequence[float]) -> float | None:
+    """Return the sum of differences in standard deviations, if each were as likely negative as positive.
+
+    >>> deviations([1.0] * 9), deviations([1.0, -1.0] * 9), deviations([1.0])
+    (3.0, 0.0, None)
+    """
+    values = np.array(gaps)
+    square = float(np.square(values).sum())
+    return float(values.sum()) / math.sqrt(square) if len(values) >= FEWEST_POINTS and square > 0 else None
 
 
 def _steepest_index(reading: Reading) -> int:

@@ -109,6 +109,7 @@ class Trial:
         seed_everything(self._seed)
         self.model.train()
         self._position = 0
+        self.gaps = []
 
     def train(self, rate: float) -> float:
         """Make one update at `rate` (of the fastest group) and return the loss before it, the mean over the ranks.
