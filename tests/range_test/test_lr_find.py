@@ -401,3 +401,66 @@ def test_a_linear_sweep_needs_its_range():
     assert str(caught.value) == (
         'sweep must be "exponential" where the range is to be found, got "linear"; pass start_lr= and end_lr='
     )
+
+
+def test_it_works_at_any_point_of_training_and_leaves_no_trace_there_either():
+    model, optimizer, loader = make_task(momentum=0.9, lr=0.02)
+    for _ in range(5):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+    momenta = [optimizer.state[p]["momentum_buffer"].clone() for p in model.parameters()]
+    weights = [p.detach().clone() for p in model.parameters()]
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader)
+    assert result.num_steps > 60
+    assert all(torch.equal(old, new) for old, new in zip(weights, model.parameters(), strict=True))
+    assert all(
+        torch.equal(old, optimizer.state[p]["momentum_buffer"])
+        for old, p in zip(momenta, model.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+def test_more_steps_stay_within_the_interval(optimizer_class):
+    model, optimizer, loader = make_task(optimizer_class)
+    low, high = cw.lr_find(model, optimizer, F.cross_entropy, loader).interval
+    for num_steps in (60, 300, 1000):
+        result = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
+        assert low / 1.5 < result.max_lr < 1.5 * high, num_steps
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(5, 16), nn.Linear(5, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, left, right, labels=None):
+        outputs = self.head(torch.relu(self.left(left) + self.right(right)))
+        return {"loss": F.cross_entropy(outputs, labels)} if labels is not None else outputs
+
+
+def test_several_inputs_and_dict_batches():
+    torch.manual_seed(0)
+    inputs = torch.randn(960, 10)
+    labels = (inputs @ torch.randn(10, 3)).argmax(1)
+    model = TwoInputs()
+    optimizer = torch.optim.AdamW(model.parameters())
+    parts = list(zip(inputs.split(32), labels.split(32), strict=True))
+    by_tuple = cw.lr_find(model, optimizer, F.cross_entropy, [(x[:, :5], x[:, 5:], y) for x, y in parts])
+    by_dict = cw.lr_find(model, optimizer, None, [{"left": x[:, :5], "right": x[:, 5:], "labels": y} for x, y in parts])
+    assert by_tuple.max_lr == pytest.approx(by_dict.max_lr)
+    assert by_tuple.link > 5.0
+    assert by_dict.link is None
+
+
+def test_a_sweep_that_never_diverges_is_not_read_at_its_end():
+    # Weight norm makes the loss blind to the size of the weights: it never blows up, it only stops falling.
+    torch.manual_seed(0)
+    inputs = torch.randn(960, 10)
+    labels = (inputs @ torch.randn(10, 3)).argmax(1)
+    batches = list(zip(inputs.split(32), labels.split(32), strict=True))
+    model = nn.Sequential(nn.Linear(10, 32), nn.LayerNorm(32), nn.Tanh(), nn.Linear(32, 3), nn.LayerNorm(3))
+    result = cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, batches)
+    assert 1e-3 < result.max_lr < 0.5
