@@ -10,6 +10,7 @@ from cyclewise.range_test.sweep import Sweeps
 
 # The best of several looks is compared, so chance alone passes two standard deviations now and then.
 _FEWEST_DEVIATIONS = 2.5
+_SOME_DEVIATIONS = 1.0
 # Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and getting
 # there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls to less than half.
 _FAR = 0.5
@@ -85,9 +86,11 @@ def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
     curves = [curve.usable() for curve in seen.curves]
     readings = [suggest.read(curve.lr, curve.loss) for curve in curves if len(curve.lr) >= suggest.FEWEST_POINTS]
     gain, clearest = improvement(seen), link(seen)
-    is_lower = any(reading.falls for reading in readings) or (gain is not None and gain >= _FEWEST_DEVIATIONS)
+    # One fall in three sweeps can be chance; what is held out then has to agree a little.
+    falls = readings[-1].falls or (any(r.falls for r in readings) and (gain is None or gain >= _SOME_DEVIATIONS))
+    is_lower = falls or (gain is not None and gain >= _FEWEST_DEVIATIONS)
     is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
-    if not is_lower and not (_is_certain(clearest) and gain is not None and (gain >= 1.0 or grew(seen))):
+    if not is_lower and not (_is_certain(clearest) and gain is not None and (gain >= _SOME_DEVIATIONS or grew(seen))):
         return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
         return Refusal.STILL_FALLING
