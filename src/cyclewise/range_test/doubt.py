@@ -59,7 +59,8 @@ def link(seen: Sweeps) -> float | None:
     permutation test), on held-out batches and on training batches before they are trained on: targets unrelated to the
     inputs show no difference, however well their shares were learned.
     """
-    links = [look.link for look in seen.looks if look.link is not None and math.isfinite(look.link)]
+    looks = [*seen.early_looks, *seen.looks]
+    links = [look.link for look in looks if look.link is not None and math.isfinite(look.link)]
     # Up to the lowest point: beyond, a few wrecked losses would drown the rest.
     before = len(seen.gaps)
     curve = seen.curves[-1].usable() if seen.curves else None

@@ -7,6 +7,7 @@ where it was lowest, and the third, with half of the steps, passes that place sl
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ _BELOW_END = -1.0
 _GUESS = 1e-3
 # Shares of the third sweep after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
+# The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
+_EARLY_LOOKS = (0.35, 0.7)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Sweeps:
         stop_reasons: why each ended.
         refusal: why no rate could be read, as far as the sweeps themselves say.
         start: the held-out losses before training.
+        early_looks: the held-out losses on the way through the second sweep.
         looks: the held-out losses on the way through the last sweep.
         gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
             samples less the loss with the true ones.
@@ -64,6 +68,7 @@ class Sweeps:
     stop_reasons: list[StopReason] = field(default_factory=list)
     refusal: Refusal | None = None
     start: HeldOut | None = None
+    early_looks: list[HeldOut] = field(default_factory=list)
     looks: list[HeldOut] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     has_classes: bool = False
@@ -119,7 +124,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     if second:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
-        _run(trial, sweep_rates(low, high, second, "exponential"), seen, bar, ends_past_valley=True)
+        rates = sweep_rates(low, high, second, "exponential")
+        _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley=True)
         floor_low, floor_high = _floor(seen.curves[-1], seen.stop_reasons[-1])
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
@@ -128,7 +134,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     trial.compares_targets = True
     # What the others left over, too.
     third = num_steps - trial.num_updates
-    _run(trial, sweep_rates(low, high, third, "exponential"), seen, bar, looks=bool(trial.held_out))
+    _run(trial, sweep_rates(low, high, third, "exponential"), seen, bar, looks=seen.looks, look_at=_LOOKS)
     seen.gaps = trial.gaps
     return seen
 
@@ -159,17 +165,18 @@ def _run(
     seen: Sweeps,
     bar: Bar,
     *,
-    looks: bool = False,
+    looks: list[HeldOut] | None = None,
+    look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
 ) -> None:
     lrs: list[float] = []
     losses: list[float] = []
     watch = Divergence()
     stop_reason = StopReason.COMPLETED
-    stops = {round(share * len(rates)) for share in _LOOKS} if looks else set()
+    stops = {round(share * len(rates)) for share in look_at}
     for i, rate in enumerate(rates):
-        if i in stops:
-            seen.looks.append(trial.look())
+        if looks is not None and trial.held_out and i in stops:
+            looks.append(trial.look())
         loss = trial.train(rate)
         lrs.append(rate)
         losses.append(loss)
