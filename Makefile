@@ -60,7 +60,7 @@ bench-lr: $(VENV)/.dev ## regret, interval and refusals of lr_find on the develo
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.refusals
 
 bench-lr-test: $(VENV)/.dev ## the same on the test tasks; every look is written down
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.regret test --num-steps 100 50 300
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.regret test --num-steps 100 50 300 --with-length
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
