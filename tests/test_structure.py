@@ -20,11 +20,13 @@ LAYERS = {
     "policies": 0,
     "progress": 0,
     "ranks": 0,
+    "clipping": 1,
     "param_groups": 1,
     "migration": 1,
     "scheduler": 1,
     "state": 1,
     "stepping": 1,
+    "velocity": 1,
     "range_test": 2,
     "training": 3,
     "experiments": 4,
@@ -43,6 +45,7 @@ SAME_LAYER = {
     ("progress", "errors"),
     ("migration", "scheduler"),
     ("scheduler", "param_groups"),
+    ("stepping", "clipping"),
 }
 
 

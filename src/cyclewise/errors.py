@@ -14,6 +14,8 @@ Each class also inherits the built-in that a caller would expect, so ``except Va
 Exceptions of the user's own model, loss, step or loader pass through unchanged.
 """
 
+from pathlib import Path
+
 
 class CyclewiseError(Exception):
     """Base of all exceptions raised by cyclewise."""
@@ -41,15 +43,23 @@ class DivergedError(CyclewiseError, ArithmeticError):
     Attributes:
         step: the step (optimizer update, counted from 0) whose loss was not finite.
         lr: the learning rate of that step, of the fastest group.
+        checkpoint: the folder of the last checkpoint before it; None without one.
     """
 
-    def __init__(self, message: str, *, step: int | None = None, lr: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, step: int | None = None, lr: float | None = None, checkpoint: Path | None = None
+    ) -> None:
         super().__init__(message)
         self.step = step
         self.lr = lr
+        self.checkpoint = checkpoint
+
+    def add(self, text: str) -> None:
+        """Say something more."""
+        self.args = (f"{self}; {text}",)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_diverged, (str(self), self.step, self.lr)
+        return _rebuild_diverged, (str(self), self.step, self.lr, self.checkpoint)
 
 
 class CheckpointError(CyclewiseError, RuntimeError):
@@ -69,5 +79,5 @@ class MissingExtraError(CyclewiseError, ImportError):
         return cls(f'this needs {package}, which is not installed; run: pip install "cyclewise[{extra}]"')
 
 
-def _rebuild_diverged(message: str, step: int | None, lr: float | None) -> DivergedError:
-    return DivergedError(message, step=step, lr=lr)
+def _rebuild_diverged(message: str, step: int | None, lr: float | None, checkpoint: Path | None) -> DivergedError:
+    return DivergedError(message, step=step, lr=lr, checkpoint=checkpoint)

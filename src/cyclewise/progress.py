@@ -4,6 +4,7 @@ Standard output stays free for results (``--json``). rich is imported when a bar
 """
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -14,20 +15,37 @@ Progress = Literal["auto"] | bool
 
 
 class Bar:
-    """One running bar; :meth:`advance` is cheap and may be called at every step."""
+    """One running bar; in a log file, one line per :meth:`tell` instead of a bar that moves."""
 
-    def __init__(self, display: Any = None, task: Any = None) -> None:
+    def __init__(self, display: Any = None, task: Any = None, *, prints_lines: bool = False) -> None:
         self._display = display
         self._task = task
+        self._prints_lines = prints_lines
 
     def advance(self, note: str = "") -> None:
         """Move on by one and show `note` beside the bar."""
         if self._display is not None:
             self._display.update(self._task, advance=1, note=note)
 
+    def move_to(self, completed: int, note: str = "") -> None:
+        """Show that `completed` steps are done, and `note` beside the bar."""
+        if self._display is not None:
+            self._display.update(self._task, completed=completed, note=note)
+
+    def tell(self, text: str) -> None:
+        """Print a line that stays, above the bar or in the log file."""
+        if self._display is not None:
+            self._display.console.print(text, highlight=False)
+        elif self._prints_lines:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Warn of something that the user should know, progress or not."""
+        warnings.warn(text, UserWarning, stacklevel=2)
+
     @property
     def is_shown(self) -> bool:
-        """Whether anybody sees it; a caller need not prepare notes otherwise."""
+        """Whether a moving bar is seen; a caller need not prepare notes otherwise."""
         return self._display is not None
 
 
@@ -38,7 +56,8 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
     Args:
         description: what is running.
         total: number of steps; None where it is not known.
-        progress: True shows it, False doesn't, "auto" shows it where standard error is a terminal or a notebook.
+        progress: True shows it, False doesn't, "auto" shows it where standard error is a terminal or a notebook. Where
+            True meets a standard error that is a file, lines are printed that stay readable there.
 
     Raises:
         ArgumentError: `progress` is none of these.
@@ -51,6 +70,10 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
     """
     if not _is_wanted(progress):
         yield Bar()
+        return
+    if not _is_live():
+        print(description if total is None else f"{description}: {total} steps", file=sys.stderr, flush=True)
+        yield Bar(prints_lines=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -67,9 +90,13 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
         yield Bar(display, display.add_task(description, total=total, note=""))
 
 
+def _is_live() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
 def _is_wanted(progress: Progress) -> bool:
     if progress == "auto":
-        return sys.stderr.isatty() or "ipykernel" in sys.modules
+        return _is_live()
     if not isinstance(progress, bool):
         raise ArgumentError(f'progress must be "auto", True or False, got {progress!r}; pass False for silence')
     return progress

@@ -104,6 +104,11 @@ class Snapshot:
             for restore in self._restorers:
                 restore()
 
+    def generators(self) -> list[Any]:
+        """Return the random number generators that were found, in the order of the walk; the global ones are not."""
+        kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+        return [item for item in self._seen.values() if isinstance(item, kinds)]
+
     def _visit(self, item: object, copies_tensors: bool) -> None:
         if isinstance(item, _NOT_WALKED) or id(item) in self._seen:
             return

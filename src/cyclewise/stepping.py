@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cyclewise._validation import describe, instance, whole
+from cyclewise.clipping import Clip
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 
 LossFunction = Callable[..., Tensor]
@@ -31,10 +32,14 @@ class Step:
         accumulation_steps: batches per update, at least 1; each counts the same.
         autocast_dtype: run forward and loss under ``torch.autocast`` in this dtype, for example ``torch.bfloat16``.
         scaler: a ``torch.amp.GradScaler`` for float16; it may skip an update, see :attr:`skipped`.
+        clip: what is done to the gradients before the update, such as :class:`~cyclewise.clipping.NormClip`.
+        kept_in_eval: modules that :meth:`train_mode` leaves in eval mode, such as the BatchNorm of frozen layers.
 
     Attributes:
         loss_fn: the loss function.
+        autocast_dtype, scaler, clip: as given; a scaler that is switched off is None.
         skipped: whether the scaler skipped the last update, because a gradient was not finite.
+        is_updating: whether the optimizer is writing at this moment; an exception then leaves a half-made update.
 
     Raises:
         ArgumentTypeError: `optimizer` is no torch optimizer, or `loss_fn` cannot be called.
@@ -59,6 +64,8 @@ class Step:
         accumulation_steps: int = 1,
         autocast_dtype: torch.dtype | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
+        clip: Clip | None = None,
+        kept_in_eval: Sequence[nn.Module] = (),
     ) -> None:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be trained")
         instance(
@@ -79,60 +86,79 @@ class Step:
             "accumulation_steps", accumulation_steps, minimum=1, way_out="pass 1 for an update after every batch"
         )
         self.skipped = False
+        self.is_updating = False
         self.loss_fn = loss_fn
-        self._autocast_dtype = autocast_dtype
-        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self.clip = clip
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self.autocast_dtype = autocast_dtype
+        self._kept_in_eval = tuple(kept_in_eval)
+        # DistributedDataParallel sums gradients over the ranks in every backward pass but those under no_sync.
+        self._no_sync = getattr(model, "no_sync", None)
         self._needs_closure = needs_closure(optimizer)
-        self._device = device_of(model)
+        self.device = device_of(model)
 
     def __call__(self, batches: Sequence[Any]) -> Tensor:
         """Update once from `batches` and return their mean loss before the update, a detached scalar tensor."""
         if self._needs_closure:
             return self._step_with_closure(batches)
         loss = self._gradients(batches)
-        if self._scaler is None:
+        self.is_updating = True
+        if self.scaler is None:
             self.optimizer.step()
         else:
-            scale = self._scaler.get_scale()
-            self._scaler.step(self.optimizer)
-            self._scaler.update()
-            self.skipped = self._scaler.get_scale() < scale
+            scale = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.skipped = self.scaler.get_scale() < scale
+        self.is_updating = False
         return loss
+
+    def train_mode(self) -> None:
+        """Put the model into train mode, but for what is kept in eval mode."""
+        self.model.train()
+        for module in self._kept_in_eval:
+            module.eval()
 
     def loss(self, batch: Any) -> Tensor:
         """Return the loss of one batch, with its graph."""
         batch = self.placed(batch)
-        if self._autocast_dtype is None:
+        if self.autocast_dtype is None:
             return batch_loss(self.model, self.loss_fn, batch)
         with self.precision():
             return batch_loss(self.model, self.loss_fn, batch)
 
     def placed(self, batch: Any) -> Any:
         """Return the batch on the model's device."""
-        return batch if self._device.type == "cpu" else to_device(batch, self._device)
+        return batch if self.device.type == "cpu" else to_device(batch, self.device)
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return the context that forward and loss run in."""
-        if self._autocast_dtype is None:
+        if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
     def _gradients(self, batches: Sequence[Any]) -> Tensor:
         self.optimizer.zero_grad()
         if len(batches) == 1:
             loss = self.loss(batches[0])
             self._backward(loss)
-            return loss.detach()
-        total: Tensor | float = 0.0
-        for batch in batches:
-            loss = self.loss(batch) / len(batches)
-            self._backward(loss)
-            total = total + loss.detach()
-        assert isinstance(total, Tensor)
+            total = loss.detach()
+        else:
+            parts = []
+            for i, batch in enumerate(batches):
+                with nullcontext() if self._no_sync is None or i == len(batches) - 1 else self._no_sync():
+                    loss = self.loss(batch) / len(batches)
+                    self._backward(loss)
+                parts.append(loss.detach())
+            total = torch.stack(parts).sum()
+        if self.clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            self.clip([p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None])
         return total
 
     def _backward(self, loss: Tensor) -> None:
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     def _step_with_closure(self, batches: Sequence[Any]) -> Tensor:
         losses: list[Tensor] = []
@@ -142,10 +168,12 @@ class Step:
                 losses.append(self._gradients(batches))
             return losses[-1]
 
-        if self._scaler is None:
+        self.is_updating = True
+        if self.scaler is None:
             self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
-            self._scaler.step(self.optimizer, closure)  # raises torch's own explanation: scaling and closures don't mix
+            self.scaler.step(self.optimizer, closure)  # raises torch's own explanation: scaling and closures don't mix
+        self.is_updating = False
         return losses[0]
 
 

@@ -8,6 +8,7 @@ from cyclewise.policies.extended import Extended
 from cyclewise.policies.join import Join
 from cyclewise.policies.one_cycle import OneCycle
 from cyclewise.policies.plateau import CycleOnPlateau, PlateauState
+from cyclewise.policies.rescaled import Rescaled
 from cyclewise.policies.sgdr import SGDR
 from cyclewise.policies.three_phase import ThreePhaseOneCycle
 from cyclewise.policies.together import Together
@@ -31,6 +32,7 @@ __all__ = [
     "PlateauState",
     "Policy",
     "Polynomial",
+    "Rescaled",
     "ThreePhaseOneCycle",
     "Together",
     "WarmupStableDecay",

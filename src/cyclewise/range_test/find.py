@@ -93,6 +93,95 @@ def lr_find(
         >>> 0.01 < result.max_lr < 0.5, result.refusal
         (True, None)
     """
+    model, optimizer = _check(model, optimizer, loss_fn, train_loader, train_step, eval_step, valid_loader)
+    step = None
+    if train_step is None:
+        step = Step(model, optimizer, loss_fn, accumulation_steps=accumulation_steps, autocast_dtype=autocast_dtype,
+                    scaler=scaler)  # fmt: skip
+    update, evaluate = _functions(step, train_step, eval_step)
+    return _find(
+        model, optimizer, step, update, evaluate, train_loader, valid_loader=valid_loader, num_steps=num_steps,
+        total_steps=total_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed,
+        also=(loss_fn, scaler, *also), progress=progress,
+    )  # fmt: skip
+
+
+def lr_find_by_step(
+    step: Step,
+    train_loader: Any,
+    *,
+    valid_loader: Any = None,
+    num_steps: int = 100,
+    total_steps: int | None = None,
+    start_lr: float | None = None,
+    end_lr: float | None = None,
+    sweep: Literal["exponential", "linear"] = "exponential",
+    seed: int = 0,
+    also: Sequence[object] = (),
+    progress: Progress = "auto",
+) -> RangeTest:
+    """Run the range test with a step that is made already, with its clipping, accumulation and precision.
+
+    All other arguments, the result and the errors are those of :func:`lr_find`.
+    """
+    check_loader(train_loader, name="train_loader")
+    if valid_loader is not None:
+        check_loader(valid_loader, name="valid_loader")
+    update, evaluate = _functions(step, None, None)
+    return _find(
+        step.model, step.optimizer, step, update, evaluate, train_loader, valid_loader=valid_loader,
+        num_steps=num_steps, total_steps=total_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed,
+        also=(step.loss_fn, step.scaler, step.clip, *also), progress=progress,
+    )  # fmt: skip
+
+
+def _find(
+    model: nn.Module,
+    optimizer: Optimizer,
+    step: Step | None,
+    update: Callable[[list[Any]], float],
+    evaluate: Callable[[Any], float] | None,
+    train_loader: Any,
+    *,
+    valid_loader: Any,
+    num_steps: int,
+    total_steps: int | None,
+    start_lr: float | None,
+    end_lr: float | None,
+    sweep: str,
+    seed: int,
+    also: Sequence[object],
+    progress: Progress,
+) -> RangeTest:
+    _check_numbers(num_steps, total_steps, start_lr, end_lr, sweep, seed)
+    settings: dict[str, Any] = {
+        "num_steps": int(num_steps),
+        "total_steps": total_steps,
+        "start_lr": None if start_lr is None else float(start_lr),
+        "end_lr": None if end_lr is None else float(end_lr),
+        "sweep": sweep,
+        "accumulation_steps": 1 if step is None else step.accumulation_steps,
+        "autocast_dtype": None if step is None or step.autocast_dtype is None else str(step.autocast_dtype),
+        "seed": int(seed),
+        "optimizer": type(optimizer).__name__,
+        "batches": "train_loader" if valid_loader is None else "valid_loader",
+    }
+    limits = Range(start_lr, end_lr, sweep)
+    with (
+        preserve(model, optimizer, *also, data=(train_loader, valid_loader)) as snapshot,
+        progress_bar("range test", int(num_steps), progress) as bar,
+    ):
+        trial = Trial(model, optimizer, update, evaluate, step, snapshot, int(seed))
+        trial.load(train_loader, valid_loader, max(shares(int(num_steps))))
+        seen = run_sweeps(trial, limits, int(num_steps), bar)
+        ratios, memory = trial.ratios, trial.memory()
+    settings["batch_size"] = trial.batch_size()
+    return _conclude(seen, limits, ratios, memory, trial, tuple(settings.items()))
+
+
+def _check_numbers(
+    num_steps: Any, total_steps: Any, start_lr: float | None, end_lr: float | None, sweep: Any, seed: Any
+) -> None:
     whole("num_steps", num_steps, minimum=_FEWEST_STEPS, way_out="100 is a good number")
     if start_lr is not None:
         positive("start_lr", start_lr, way_out="leave it out to have it found")
@@ -108,35 +197,6 @@ def lr_find(
     whole("seed", seed, minimum=0, way_out="pass 0")
     if total_steps is not None:
         whole("total_steps", total_steps, minimum=1, way_out="pass epochs * len(train_loader), or None")
-    model, optimizer = _check(model, optimizer, loss_fn, train_loader, train_step, eval_step, valid_loader)
-    step = None
-    if train_step is None:
-        step = Step(model, optimizer, loss_fn, accumulation_steps=accumulation_steps, autocast_dtype=autocast_dtype,
-                    scaler=scaler)  # fmt: skip
-    settings: dict[str, Any] = {
-        "num_steps": int(num_steps),
-        "total_steps": total_steps,
-        "start_lr": None if start_lr is None else float(start_lr),
-        "end_lr": None if end_lr is None else float(end_lr),
-        "sweep": sweep,
-        "accumulation_steps": int(accumulation_steps),
-        "autocast_dtype": None if autocast_dtype is None else str(autocast_dtype),
-        "seed": int(seed),
-        "optimizer": type(optimizer).__name__,
-        "batches": "train_loader" if valid_loader is None else "valid_loader",
-    }
-    limits = Range(start_lr, end_lr, sweep)
-    with (
-        preserve(model, optimizer, loss_fn, scaler, *also, data=(train_loader, valid_loader)) as snapshot,
-        progress_bar("range test", int(num_steps), progress) as bar,
-    ):
-        update, evaluate = _functions(step, train_step, eval_step)
-        trial = Trial(model, optimizer, update, evaluate, step, snapshot, int(seed))
-        trial.load(train_loader, valid_loader, max(shares(int(num_steps))))
-        seen = run_sweeps(trial, limits, int(num_steps), bar)
-        ratios, memory = trial.ratios, trial.memory()
-    settings["batch_size"] = trial.batch_size()
-    return _conclude(seen, limits, ratios, memory, trial, tuple(settings.items()))
 
 
 def _check(

@@ -107,7 +107,10 @@ class Trial:
         """Put everything back to the start; the next steps see the same batches and random numbers again."""
         self._snapshot.restore()
         seed_everything(self._seed)
-        self.model.train()
+        if self._step is None:
+            self.model.train()
+        else:
+            self._step.train_mode()
         self._position = 0
         self.gaps = []
 
@@ -222,14 +225,14 @@ class Trial:
 
 @contextmanager
 def scoring(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, but batch norm goes on normalising by the batch.
+    """Eval mode without gradients, but batch norm in train mode goes on normalising by the batch.
 
     Its running statistics lag tens of steps behind, and would be what a short run is judged by.
     """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     with evaluating(model):
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.training = True
+        for norm in norms:
+            norm.training = True
         yield
 
 

@@ -1,9 +1,29 @@
-"""Training: the data, the one loop, and the record of what happened."""
+"""Training: the data, the one loop, checkpoints, fine-tuning, ensembles, and the record of what happened."""
 
+from cyclewise.training.averaging import WeightAverage
+from cyclewise.training.calibration import calibration_error
 from cyclewise.training.callbacks import Callback
+from cyclewise.training.checkpoint import Checkpoint
 from cyclewise.training.data import Data
+from cyclewise.training.early_stopping import EarlyStopping
+from cyclewise.training.ensemble import Ensemble
 from cyclewise.training.history import Epoch, History
 from cyclewise.training.learner import ConvLearner, Learner
 from cyclewise.training.metrics import accuracy
+from cyclewise.training.snapshots import Snapshots
 
-__all__ = ["Callback", "ConvLearner", "Data", "Epoch", "History", "Learner", "accuracy"]
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "ConvLearner",
+    "Data",
+    "EarlyStopping",
+    "Ensemble",
+    "Epoch",
+    "History",
+    "Learner",
+    "Snapshots",
+    "WeightAverage",
+    "accuracy",
+    "calibration_error",
+]

@@ -12,6 +12,10 @@ from cyclewise._validation import describe, fraction, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.stepping import check_loader
 
+# Gathering many small batches at once saves their overhead; few enough to stay in a processor's cache.
+_BYTES_AT_ONCE = 2**21
+_MOST_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class Data:
@@ -82,6 +86,17 @@ class Data:
             ArrayLoader(_pick(inputs, valid), _pick(targets, valid), batch_size=size, seed=None) if num_valid else None,
         )
 
+    @staticmethod
+    def batches_of(inputs: Any, *, batch_size: int = 256) -> "ArrayLoader":
+        """Return the batches of inputs alone, in their order, with their numbers in place of targets.
+
+        Example:
+            >>> [targets.tolist() for _, targets in Data.batches_of(torch.zeros(3, 2), batch_size=2)]
+            [[0, 1], [2]]
+        """
+        tensors = _tensors("inputs", inputs)
+        return ArrayLoader(tensors, torch.arange(_length("inputs", tensors)), batch_size=batch_size, seed=None)
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches per pass over the training data.
@@ -108,7 +123,7 @@ class ArrayLoader:
     """Batches of arrays by indexing: no per-sample collation, no worker processes.
 
     The order of a pass is a function of the seed and the number of the pass alone, so a run can be repeated from any
-    epoch.
+    batch. Several batches are gathered at a time, and handed out as views of what was gathered.
 
     Args:
         inputs: tensor, or tuple or dict of tensors, first dimension N.
@@ -118,6 +133,7 @@ class ArrayLoader:
 
     Attributes:
         num_passes: passes begun so far.
+        num_batches: batches handed out in the present pass.
 
     Example:
         >>> loader = ArrayLoader(torch.arange(4), torch.arange(4), batch_size=3, seed=None)
@@ -128,25 +144,78 @@ class ArrayLoader:
     def __init__(self, inputs: Any, targets: Any, *, batch_size: int, seed: int | None) -> None:
         self.batch_size = batch_size
         self.num_passes = 0
+        self.num_batches = 0
         self._arrays = (inputs, targets)
         self._num_samples = len(targets)
         self._seed = seed
+        self._rank, self._num_ranks, self._is_even = 0, 1, True
+        self._resume_at: int | None = None
 
     def __len__(self) -> int:
-        return -(-self._num_samples // self.batch_size)
+        rounds, rest = divmod(self._num_samples, self.batch_size * self._num_ranks)
+        return rounds + (rest > self._rank * self._share(rest) or (rest > 0 and self._is_even))
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        first, self._resume_at = self._resume_at, None
+        if first is None:
+            self.num_passes += 1
+            first = 0
+        self.num_batches = first
+        order = self._own_order()
+        batches_at_once = self._batches_at_once()
+        for begin in range(first * self.batch_size, len(order), batches_at_once * self.batch_size):
+            indices = order[begin : begin + batches_at_once * self.batch_size]
+            for batch in zip(*(_in_batches(_pick(array, indices), self.batch_size) for array in self._arrays),
+                             strict=True):  # fmt: skip
+                self.num_batches += 1
+                yield batch
+
+    def shard(self, rank: int, num_ranks: int, *, is_even: bool) -> "ArrayLoader":
+        """Return the loader of one of several ranks, which share each round of ``num_ranks * batch_size`` samples.
+
+        Args:
+            rank: which share.
+            num_ranks: number of shares.
+            is_even: fill a last round that cannot be shared evenly up with samples from the beginning.
+        """
+        loader = ArrayLoader(*self._arrays, batch_size=self.batch_size, seed=self._seed)
+        loader._rank, loader._num_ranks, loader._is_even = rank, num_ranks, is_even
+        return loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of the pass and the batches handed out in it."""
+        return {"num_passes": self.num_passes, "num_batches": self.num_batches}
+
+    def load_state_dict(self, state: Mapping[str, int], *, is_within: bool = True) -> None:
+        """Have the next iteration go on within the pass that was saved, or begin the one after it."""
+        self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
+        self._resume_at = self.num_batches if is_within else None
+
+    def _share(self, num_samples: int) -> int:
+        return min(self.batch_size, -(-num_samples // self._num_ranks))
+
+    def _batches_at_once(self) -> int:
+        bytes_per_batch = self.batch_size * max(1, _bytes(self._arrays) // self._num_samples)
+        return max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // bytes_per_batch))
+
+    def _own_order(self) -> Tensor:
         order = self._order()
-        self.num_passes += 1
-        inputs, targets = self._arrays
-        for indices in torch.split(order, self.batch_size):
-            yield _pick(inputs, indices), _pick(targets, indices)
+        if self._num_ranks == 1:
+            return order
+        size = self.batch_size * self._num_ranks
+        whole_rounds = len(order) // size * size
+        own = order[:whole_rounds].reshape(-1, self._num_ranks, self.batch_size)[:, self._rank].reshape(-1)
+        rest = order[whole_rounds:]
+        share = self._share(len(rest))
+        if self._is_even and share:
+            rest = torch.cat([rest, order.repeat(-(-size // len(order)))])[: share * self._num_ranks]
+        return torch.cat([own, rest[self._rank * share : (self._rank + 1) * share]])
 
     def _order(self) -> Tensor:
         if self._seed is None:
             return torch.arange(self._num_samples)
         # One generator per pass: SeedSequence mixes the two numbers so that neighbours are unrelated.
-        words = np.random.SeedSequence((self._seed, self.num_passes)).generate_state(2)
+        words = np.random.SeedSequence((self._seed, self.num_passes - 1)).generate_state(2)
         mixed = (int(words[0]) << 31) ^ int(words[1])
         return torch.randperm(self._num_samples, generator=torch.Generator().manual_seed(mixed))
 
@@ -189,4 +258,19 @@ def _pick(value: Any, indices: Tensor) -> Any:
         return {key: _pick(item, indices) for key, item in value.items()}
     if isinstance(value, tuple):
         return tuple(_pick(item, indices) for item in value)
-    return value[indices]
+    return value.index_select(0, indices.to(value.device))
+
+
+def _in_batches(value: Any, batch_size: int) -> Iterator[Any]:
+    if isinstance(value, dict):
+        parts = zip(*(_in_batches(item, batch_size) for item in value.values()), strict=True)
+        return (dict(zip(value, part, strict=True)) for part in parts)
+    if isinstance(value, tuple):
+        return zip(*(_in_batches(item, batch_size) for item in value), strict=True)
+    return iter(torch.split(value, batch_size))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, (dict, tuple)):
+        return sum(_bytes(item) for item in (value.values() if isinstance(value, dict) else value))
+    return int(value.nbytes)

@@ -1,8 +1,13 @@
 """What happened in training: rate, momentum and loss of every step, losses and metrics of every epoch."""
 
+import csv
+import io
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +15,7 @@ from numpy.typing import NDArray
 
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
+from cyclewise.training.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +41,27 @@ class Epoch:
     valid_loss: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; numbers that are not finite become None."""
+        return {
+            "step": self.step,
+            "train_loss": _finite(self.train_loss),
+            "valid_loss": _finite(self.valid_loss),
+            "metrics": {name: _finite(value) for name, value in self.metrics.items()},
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Epoch":
+        """Return the epoch that :meth:`to_dict` described."""
+        return cls(
+            step=values["step"],
+            train_loss=_number(values["train_loss"]),
+            valid_loss=values["valid_loss"],
+            metrics={name: _number(value) for name, value in values["metrics"].items()},
+            seconds=values["seconds"],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +140,7 @@ class History:
             "momentum": _plain(self.momentum),
             "loss": _plain(self.loss),
             "policies": list(self.policies),
-            "epochs": [
-                {
-                    "step": epoch.step,
-                    "train_loss": _finite(epoch.train_loss),
-                    "valid_loss": _finite(epoch.valid_loss),
-                    "metrics": {name: _finite(value) for name, value in epoch.metrics.items()},
-                    "seconds": epoch.seconds,
-                }
-                for epoch in self.epochs
-            ],
+            "epochs": [epoch.to_dict() for epoch in self.epochs],
         }
 
     @classmethod
@@ -137,23 +155,49 @@ class History:
                 f"values must describe a History of version {_VERSION}, got record={values.get('record')!r}, "
                 f"version={values.get('version')!r}; pass what to_dict() returned"
             )
-        epochs = tuple(
-            Epoch(
-                step=epoch["step"],
-                train_loss=_number(epoch["train_loss"]),
-                valid_loss=epoch["valid_loss"],
-                metrics={name: _number(value) for name, value in epoch["metrics"].items()},
-                seconds=epoch["seconds"],
-            )
-            for epoch in values["epochs"]
-        )
         return cls(
             lr=_array(values["lr"]),
             momentum=_array(values["momentum"]),
             loss=_array(values["loss"]),
-            epochs=epochs,
+            epochs=tuple(Epoch.from_dict(epoch) for epoch in values["epochs"]),
             policies=tuple(values["policies"]),
         )
+
+    def to_csv(self) -> str:
+        """Return the steps as comma-separated values: step, lr, momentum, loss, and at an epoch's last step its scores.
+
+        Example:
+            >>> print(History(lr=[0.1], momentum=[0.9], loss=[2.0], epochs=(Epoch(1, 2.0, 1.6),)).to_csv())
+            step,lr,momentum,loss,epoch,train_loss,valid_loss
+            0,0.1,0.9,2.0,1,2.0,1.6
+        """
+        names = list(dict.fromkeys(name for epoch in self.epochs for name in epoch.metrics))
+        ends = {epoch.step - 1: (number, epoch) for number, epoch in enumerate(self.epochs, 1)}
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["step", "lr", "momentum", "loss", "epoch", "train_loss", "valid_loss", *names])
+        columns = zip(self.lr.tolist(), self.momentum.tolist(), self.loss.tolist(), strict=True)
+        for step, (lr, momentum, loss) in enumerate(columns):
+            row: list[Any] = [step, lr, "" if math.isnan(momentum) else momentum, loss]
+            if step in ends:
+                number, epoch = ends[step]
+                row += [number, epoch.train_loss, "" if epoch.valid_loss is None else epoch.valid_loss]
+                row += [epoch.metrics.get(name, "") for name in names]
+            writer.writerow(row + [""] * (7 + len(names) - len(row)))
+        return buffer.getvalue().rstrip("\n")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record to a file, whole or not at all: JSON for a name in ``.json``, else ``.csv``.
+
+        Raises:
+            ArgumentError: the name ends in neither.
+            OSError: the file cannot be written.
+        """
+        target = Path(path)
+        if target.suffix not in (".json", ".csv"):
+            raise ArgumentError(f"path must end in .json or .csv, got {str(path)!r}; name it for example history.csv")
+        text = json.dumps(self.to_dict(), indent=1) if target.suffix == ".json" else self.to_csv()
+        write_file(target, f"{text}\n".encode())
 
     def charts(self) -> list[Chart]:
         """Describe the pictures: losses, rate, momentum where there is one, and each metric."""

@@ -1,52 +1,74 @@
 """The Learner: model, data, loss and optimizer together, with the article's calls."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
-from cyclewise._validation import describe, instance, non_negative, positive
-from cyclewise.errors import ArgumentError, ArgumentTypeError, SuggestionError
-from cyclewise.policies import OneCycle, Policy
-from cyclewise.progress import Progress
-from cyclewise.range_test import RangeTest, lr_find
-from cyclewise.scheduler import PolicyLR
-from cyclewise.stepping import LossFunction, Step, device_of
+from cyclewise._validation import instance, one_of, positive, whole
+from cyclewise.clipping import make_clip
+from cyclewise.errors import ArgumentError, DivergedError
+from cyclewise.policies import Policy
+from cyclewise.progress import Progress, progress_bar
+from cyclewise.range_test import RangeTest, lr_find_by_step
+from cyclewise.stepping import LossFunction, Step
+from cyclewise.training import decay
 from cyclewise.training.callbacks import Callback
+from cyclewise.training.calls import Calls, as_text
+from cyclewise.training.checkpoint import Checkpoint
 from cyclewise.training.data import Data
+from cyclewise.training.fitting import FitMethods
+from cyclewise.training.groups import LayerMethods, check_layer_groups, frozen_batch_norms, make_optimizer
 from cyclewise.training.history import History
-from cyclewise.training.loop import Metric, Recorder, run_fit, score
+from cyclewise.training.interrupts import interrupts_between_steps
 from cyclewise.training.metrics import class_loss
+from cyclewise.training.run import Run
+from cyclewise.training.runtime import Runtime
+from cyclewise.training.saving import SaveMethods
 from cyclewise.training.sched import Sched
+from cyclewise.training.scoring import Metric, check_metrics, predict, score
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-class Learner:
+class Learner(FitMethods, LayerMethods, SaveMethods):
     """Train a model: find a rate, fit by a policy, evaluate, look at what happened.
 
     Args:
-        model: the model; it is trained in place, on the device its parameters are on.
+        model: the model; it is trained in place, on the device its parameters are on (with Accelerate: on its device).
         data: :class:`Data`, or a training loader.
         loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None: cross-entropy for integer class targets.
-        optimizer: an optimizer over the model's parameters, or a function ``param_groups -> optimizer``; None: SGD with
-            momentum 0.9.
-        metrics: ``{name: function(outputs, targets) -> number}`` or a list of functions, computed on validation batches
-            and averaged over samples.
-        progress: True, False, or "auto": a bar where standard error is a terminal.
+        optimizer: an optimizer over the model's parameters, or a function ``param_groups -> optimizer`` that gets one
+            group per layer group; None: SGD with momentum 0.9.
+        metrics: ``{name: function(outputs, targets) -> number}`` or a list of functions, averaged over samples;
+            objects with ``update``, ``compute`` and ``reset``, such as those of torchmetrics, compute themselves.
+        accelerator: your own ``accelerate.Accelerator``; None: one is made where several processes run together or a
+            mixed precision is asked for. One process in full precision gives the same bits with and without.
+        accumulation_steps: batches per update; None: what the accelerator says, else 1.
+        mixed_precision: "no", "bf16" or "fp16"; None: what the accelerator or ``accelerate launch`` says.
+        clip: largest norm over all gradients, or "auto" to clip only what stands out among the recent norms.
+        compile: train and evaluate through ``torch.compile``; a dict holds its options.
+        on_divergence: "raise", or "rollback": go back to the beginning of the epoch and on with half the rate, up to
+            five times; holds a second copy of weights and optimizer state.
+        layer_groups: modules or parameters in groups from the input to the output, for `freeze` and for rates of their
+            own; None: the groups of `optimizer`.
+        progress: True, False, or "auto": a bar where standard error is a terminal, on the first rank.
 
     Attributes:
-        model: the model.
-        data: the data.
-        optimizer: the optimizer.
+        model, data, optimizer, loss_fn, metrics: as given, or made from it.
         history: the :class:`History` of all fits so far, also of one that ended early.
+        runtime: processes, device and precision.
+        run: the fit in progress, None between two.
 
     Raises:
         ArgumentTypeError: an argument is of a kind that cannot work.
-        ArgumentError: the optimizer does not own the model's parameters.
+        ArgumentError: an argument has a value that cannot work, such as an optimizer of another model's parameters.
 
     Example:
         >>> import torch
@@ -69,22 +91,93 @@ class Learner:
         loss_fn: LossFunction | None = None,
         optimizer: Optimizer | OptimizerFactory | None = None,
         metrics: Mapping[str, Metric] | Sequence[Metric] = (),
+        accelerator: Any = None,
+        accumulation_steps: int | None = None,
+        mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
+        clip: float | Literal["auto"] | None = None,
+        compile: bool | Mapping[str, Any] = False,
+        on_divergence: Literal["raise", "rollback"] = "raise",
+        layer_groups: Sequence[Any] | None = None,
         progress: Progress = "auto",
     ) -> None:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be trained")
-        self.model = model
+        one_of("on_divergence", on_divergence, ("raise", "rollback"))
+        self.runtime = Runtime(accelerator, mixed_precision)
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.runtime.place(self.model)
         self.data = data if isinstance(data, Data) else Data(data)
-        self.optimizer = _optimizer(optimizer, model)
-        self.loss_fn: LossFunction = class_loss if loss_fn is None else loss_fn
-        self.metrics = _metrics(metrics)
-        self.progress: Progress = progress
+        self.own_data = Data(
+            self.runtime.shard(self.data.train_loader, is_even=True),
+            self.runtime.shard(self.data.valid_loader, is_even=False),
+        )
+        prepared = getattr(optimizer, "optimizer", None)  # as Accelerate's prepare() wraps it
+        self.optimizer = make_optimizer(
+            prepared if isinstance(prepared, Optimizer) else optimizer,
+            self.model,
+            check_layer_groups(layer_groups, self.model),
+        )
+        self.loss_fn = class_loss if loss_fn is None else loss_fn
+        self.metrics = check_metrics(metrics, self.model)
+        self.clip = make_clip(clip)
+        self.progress = progress
         self.history = History()
-        self._range_test: RangeTest | None = None
+        self.calls = Calls()
+        self.run = None
+        self.range_test = None
+        self.snapshots = None
+        self._accumulation_steps = (
+            self.runtime.accumulation_steps
+            if accumulation_steps is None
+            else whole("accumulation_steps", accumulation_steps, minimum=1, way_out="1 updates after every batch")
+        )
+        self._compiled: nn.Module | None = None
+        if compile:
+            options = dict(compile) if isinstance(compile, Mapping) else {}
+            self._compiled = torch.compile(self.model, **options)  # type: ignore[assignment]
+        self._on_divergence = on_divergence
+        self.freezes_batch_norm = False
+        self._wrapped: tuple[list[bool], nn.Module] | None = None
+        self.interrupted = None
         self._last_fit: History | None = None
         self._fit_is_newer = False
 
+    @classmethod
+    def pretrained(
+        cls, arch: Any, data: Any, *, num_outputs: int | Literal["auto"] | None = "auto", **options: Any
+    ) -> "Learner":
+        """Return a Learner of a pretrained model with a new head; all but the head is frozen.
+
+        Args:
+            arch: a timm name such as "timm/resnet18", a folder with a Hugging Face model, or a function that returns a
+                model (called with ``pretrained=True`` or ``weights="DEFAULT"`` where it takes one of them).
+            data: :class:`Data`, or a training loader.
+            num_outputs: outputs of the new head; "auto": the classes in the training data; None keeps the model's head.
+            options: keyword arguments of the Learner, such as ``metrics=``.
+
+        Raises:
+            ArgumentError: the name is not known, or the model has no head that can be replaced.
+            MissingExtraError: timm or transformers is not installed.
+        """
+        from cyclewise.training.layers import num_classes
+        from cyclewise.training.pretrained import load_pretrained
+
+        data = data if isinstance(data, Data) else Data(data)
+        model, layer_groups = load_pretrained(
+            arch, num_outputs=num_classes(data) if num_outputs == "auto" else num_outputs
+        )
+        options.setdefault("layer_groups", layer_groups)
+        learn = cls(model, data, **options)
+        if len(learn.optimizer.param_groups) > 1:
+            learn.freeze()
+        return learn
+
+    # -- finding and fitting ----------------------------------------------------------------------------------------
+
     def lr_find(self, **options: Any) -> RangeTest:
         """Run a range test from the present weights, leave no trace, and keep its rate for `fit_one_cycle`.
+
+        It uses the Learner's own step: its clipping, accumulation and precision. The ratios between the rates of the
+        layer groups are kept.
 
         Args:
             options: keyword arguments of :func:`cyclewise.lr_find`, such as ``num_steps=300``.
@@ -92,121 +185,138 @@ class Learner:
         Returns:
             the record; a refusal is a record too.
         """
-        options.setdefault("progress", self.progress)
-        self._range_test = lr_find(self.model, self.optimizer, self.loss_fn, self.data.train_loader, **options)
+        options.setdefault("progress", self._own_progress)
+        record = self.calls.range_test()
+        if record is None:
+            record = lr_find_by_step(self._step(), self.own_data.train_loader, **options)
+            self.calls.add_range_test(record)
+        self.range_test = record
         self._fit_is_newer = False
-        return self._range_test
+        return record
 
     @property
     def sched(self) -> Sched:
-        """The pictures of the last range test and fit: ``sched.plot()`` and ``sched.plot_lr()``."""
-        return Sched(self._range_test, self._last_fit, shows_fit=self._fit_is_newer)
+        """The pictures of the last range test and fit: ``sched.plot()``, ``plot_lr()`` and ``plot_loss()``."""
+        return Sched(self.range_test, self._last_fit, shows_fit=self._fit_is_newer)
 
-    def fit(self, policy: Policy | Sequence[Policy], *, callbacks: Sequence[Callback] = ()) -> History:
+    def fit(
+        self, policy: Policy | Sequence[Policy], *, callbacks: Sequence[Callback] = (), wd: float | None = None
+    ) -> History:
         """Train for ``policy.total_steps`` steps, with the policy's values at each.
 
         Args:
             policy: a policy for all parameter groups, or a list of one per group, of equal `total_steps`.
-            callbacks: hooks, called in order.
+            callbacks: hooks, called in order; a :class:`Checkpoint` comes after the others.
+            wd: weight decay during this fit, for the groups that have one (for all, if none has); put back afterwards.
 
         Returns:
-            the record of this fit; ``learn.history`` holds all of them.
+            the record of this fit; ``learn.history`` holds all of them. After :meth:`resume`, a fit that had ended
+            returns its stored record at once.
 
         Raises:
             DivergedError: the training loss stopped being finite; the history up to there is kept.
             PolicyError: the policy does not fit the optimizer.
+            CheckpointError: after a resume, the fit is not the one that was saved.
         """
-        policies = [policy] if isinstance(policy, Policy) else list(policy)
-        lengths = {part.total_steps for part in policies}
-        if len(lengths) != 1:
-            raise ArgumentError(
-                f"policy must have one total_steps for all groups, got {sorted(lengths)}; "
-                "make the shorter ones longer with extend()"
-            )
-        total_steps = lengths.pop()
-        scheduler = PolicyLR(self.optimizer, policy if isinstance(policy, Policy) else policies)
-        fastest = max(policies, key=lambda part: float(part.lr(range(total_steps)).max()))
-        recorder = Recorder(fastest, is_eager=device_of(self.model).type == "cpu")
-        self.model.train()
-        try:
+        policies = _policies(policy)
+        finished = self.calls.finished_fit(as_text(policies))
+        if finished is not None:
+            self._last_fit, self._fit_is_newer = finished, True
+            return finished
+        if self.run is not None:
+            raise ArgumentError("fit() must not be called from a callback of a fit; end it first with learn.stop()")
+        callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+        saved, self.interrupted = self.interrupted, None
+        groups_at_start = decay.hyperparameters(self.optimizer) if saved is None else saved["groups_at_start"]
+        step = self._step()
+        with ExitStack() as stack:
+            stack.enter_context(decay.weight_decay(self.optimizer, wd, groups_at_start))
+            run = Run(
+                self.calls.num_fits + 1, step, policies, self.own_data, callbacks, self.runtime,
+                groups_at_start=groups_at_start,
+                sets_decay=wd is not None,
+                keeps_rng=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            )  # fmt: skip
+            self.run = run
+            stack.callback(self._end, run, callbacks)
             for callback in callbacks:
-                callback.on_fit_start(self, total_steps)
-            run_fit(
-                Step(self.model, self.optimizer, self.loss_fn),
-                scheduler,
-                self.data.train_loader,
-                total_steps=total_steps,
-                recorder=recorder,
-                validate=self._validate,
-                on_step_end=[
-                    partial(callback.on_step_end, self)
-                    for callback in callbacks
-                    if type(callback).on_step_end is not Callback.on_step_end
-                ],
-                on_epoch_end=[partial(callback.on_epoch_end, self) for callback in callbacks],
-                progress=self.progress,
-            )
-        finally:
-            self._last_fit = recorder.history()
-            self._fit_is_newer = True
-            self.history = self.history.followed_by(self._last_fit)
-            for callback in callbacks:
-                callback.on_fit_end(self)
+                callback.on_fit_start(self, run.total_steps)
+            if saved is not None:
+                run.load_state_dict(saved)
+                if run.place.is_within and not run.place.can_resume_within:
+                    warnings.warn(
+                        "train_loader cannot be taken up in the middle of a pass, so this epoch's rest is skipped and "
+                        "the fit goes on with a new pass; give the loader state_dict() and load_state_dict()",
+                        UserWarning,
+                        stacklevel=2,
+                    )
+            step.train_mode()
+            self._train(run, callbacks)
+            self.calls.add_fit(run.text, run.recorder.history())
+            self.run = None
+        assert self._last_fit is not None
         return self._last_fit
 
-    def fit_one_cycle(
-        self,
-        cyc_len: float,
-        max_lr: float | Sequence[float] | None = None,
-        *,
-        div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
-        pct_start: float = 0.3,
-        moms: tuple[float, float] | None = (0.95, 0.85),
-        wd: float | None = None,
-        callbacks: Sequence[Callback] = (),
-    ) -> History:
-        """Train with one cycle: the rate up and then far down, the momentum against it.
+    def _train(self, run: Run, callbacks: Sequence[Callback]) -> None:
+        try:
+            with (
+                interrupts_between_steps() as interrupts,
+                progress_bar("training", run.total_steps, self._own_progress) as bar,
+            ):
+                run.train(
+                    validate=partial(self._validate_in_fit, callbacks),
+                    on_step_end=[
+                        partial(callback.on_step_end, self)
+                        for callback in callbacks
+                        if type(callback).on_step_end is not Callback.on_step_end
+                    ],
+                    on_epoch_end=[partial(callback.on_epoch_end, self) for callback in callbacks],
+                    rolls_back=self._on_divergence == "rollback",
+                    interrupts=interrupts,
+                    bar=bar,
+                )
+        except KeyboardInterrupt:
+            if run.is_between_steps:
+                for callback in callbacks:
+                    callback.on_interrupt(self)
+            raise
+        except DivergedError as error:
+            error.checkpoint = next((c.last for c in callbacks if isinstance(c, Checkpoint) and c.last), None)
+            if error.checkpoint is not None:
+                error.add(f"the last good checkpoint is {str(error.checkpoint)!r}")
+            raise
 
-        Args:
-            cyc_len: length of the cycle in epochs.
-            max_lr: peak rate, one per group if a list; None takes the one that the last `lr_find` gave.
-            div_factor: the rate starts at ``max_lr / div_factor``.
-            final_div_factor: and ends at ``max_lr / div_factor / final_div_factor``.
-            pct_start: fraction of the steps spent rising.
-            moms: momentum (or beta1) at the ends and at the peak; None leaves it alone.
-            wd: weight decay during this fit, for the groups that have one (for all, if none has); put back afterwards.
-            callbacks: hooks, called in order.
+    def _end(self, run: Run, callbacks: Sequence[Callback]) -> None:
+        self._last_fit = run.recorder.history()
+        self._fit_is_newer = True
+        self.history = self.history.followed_by(self._last_fit)
+        if run.sets_decay:
+            decay.put_back(self.optimizer, run.groups_at_start)
+        try:
+            for callback in callbacks:
+                callback.on_fit_end(self)
+        finally:
+            self.run = None
 
-        Returns:
-            the record of this fit.
+    def steps_in(self, name: str, epochs: float) -> int:
+        """Return the updates in so many epochs, at least 1; `name` is the argument's in a message."""
+        count = positive(name, epochs, way_out="it counts epochs, for example 5")
+        return max(1, round(count * -(-self.own_data.steps_per_epoch // self._accumulation_steps)))
 
-        Raises:
-            ArgumentError: no `max_lr` is given and there was no `lr_find`, or an argument has an impossible value.
-            SuggestionError: no `max_lr` is given and `lr_find` refused to give one.
-            DivergedError: the training loss stopped being finite.
+    def stop(self, reason: str = "asked to") -> None:
+        """End the running fit after the present step; for callbacks."""
+        if self.run is not None:
+            self.run.stop_reason = reason
 
-        Source: Smith, arXiv:1803.09820, section 4; the anneal and the arguments are fastai's.
-        """
-        epochs = positive("cyc_len", cyc_len, way_out="it counts epochs, for example 5")
-        total_steps = max(1, round(epochs * self.data.steps_per_epoch))
-        policies = [
-            OneCycle(
-                max_lr=rate,
-                total_steps=total_steps,
-                pct_start=pct_start,
-                div_factor=div_factor,
-                final_div_factor=final_div_factor,
-                base_momentum=None if moms is None else _pair("moms", moms)[1],
-                max_momentum=None if moms is None else moms[0],
-            )
-            for rate in self._peaks(max_lr)
-        ]
-        with _weight_decay(self.optimizer, wd):
-            return self.fit(policies[0] if len(set(policies)) == 1 else policies, callbacks=callbacks)
+    @property
+    def num_steps(self) -> int:
+        """Updates made so far, over all fits."""
+        return self.history.num_steps + (0 if self.run is None else self.run.num_steps)
+
+    # -- scores -----------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
-        """Return the loss and the metrics on the validation data, in eval mode, averaged over samples.
+        """Return the loss and the metrics on the validation data, in eval mode, averaged over samples and ranks.
 
         Raises:
             ArgumentError: there is no validation data.
@@ -218,97 +328,71 @@ class Learner:
             )
         return self._validate()
 
-    def _validate(self) -> dict[str, float]:
-        if self.data.valid_loader is None:
-            return {}
-        return score(self.model, self.loss_fn, self.metrics, self.data.valid_loader)
+    def predict(self, inputs: Any = None) -> Any:
+        """Return the model's outputs in eval mode, on the CPU, joined along the first dimension.
 
-    def _peaks(self, max_lr: float | Sequence[float] | None) -> list[float]:
-        num_groups = len(self.optimizer.param_groups)
-        if max_lr is None:
-            if self._range_test is None:
-                raise ArgumentError("max_lr must be a rate when no range test was run, got None; call learn.lr_find()")
-            if self._range_test.max_lrs is None:
-                self._range_test.policy(1)  # raises the refusal with its remedy
-                raise SuggestionError("there is no learning rate to give")
-            return list(self._range_test.max_lrs)
-        if isinstance(max_lr, Sequence):
-            if len(max_lr) != num_groups:
-                raise ArgumentError(
-                    f"max_lr must have one rate per parameter group ({num_groups}), got {len(max_lr)}; "
-                    "pass one number for all groups"
-                )
-            return [positive("max_lr", rate, way_out="call learn.lr_find() for one") for rate in max_lr]
-        return [positive("max_lr", max_lr, way_out="call learn.lr_find() for one")] * num_groups
+        Every rank predicts everything.
+
+        Args:
+            inputs: a tensor or array of samples, a tuple or dict of them, or a loader of batches, whose targets are
+                ignored; None: the validation data.
+
+        Raises:
+            ArgumentError: nothing is given, and there is no validation data.
+        """
+        loader = self.data.valid_loader if inputs is None else inputs
+        if loader is None:
+            raise ArgumentError("inputs must be given where there is no validation data, got None; pass a tensor")
+        if isinstance(loader, (torch.Tensor, tuple, dict)) or hasattr(loader, "__array__"):
+            loader = Data.batches_of(loader)
+        return predict(self._step(), self._forward(), loader)
+
+    def _validate(self) -> dict[str, float]:
+        if self.own_data.valid_loader is None:
+            return {}
+        return score(self._step(), self._forward(), self.metrics, self.own_data.valid_loader, self.runtime)
+
+    def _validate_in_fit(self, callbacks: Sequence[Callback]) -> dict[str, float]:
+        with ExitStack() as stack:
+            for callback in callbacks:
+                callback.on_validation_start(self)
+                stack.callback(callback.on_validation_end, self)
+            return self._validate()
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _own_progress(self) -> Progress:
+        return self.progress if self.runtime.is_main else False
+
+    def _forward(self) -> nn.Module:
+        return self.model if self._compiled is None else self._compiled
+
+    def _step(self) -> Step:
+        trains = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self._wrapped is None or self._wrapped[0] != trains:
+            self._wrapped = (trains, self.runtime.wrap(self._forward()))
+        return Step(
+            self._wrapped[1],
+            self.optimizer,
+            self.loss_fn,
+            accumulation_steps=self._accumulation_steps,
+            autocast_dtype=self.runtime.autocast_dtype,
+            scaler=self.runtime.scaler,
+            clip=self.clip,
+            kept_in_eval=frozen_batch_norms(self.model) if self.freezes_batch_norm else (),
+        )
 
 
 ConvLearner = Learner
 
 
-def _optimizer(optimizer: Any, model: nn.Module) -> Optimizer:
-    if optimizer is None:
-        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
-    elif not isinstance(optimizer, Optimizer) and callable(optimizer):
-        optimizer = optimizer([{"params": list(model.parameters())}])
-    instance(
-        "optimizer",
-        optimizer,
-        Optimizer,
-        "a torch.optim.Optimizer or a function that returns one",
-        way_out="pass for example torch.optim.SGD(model.parameters(), lr=0.1)",
-    )
-    assert isinstance(optimizer, Optimizer)
-    owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    of_model = {id(parameter) for parameter in model.parameters()}
-    if not owned <= of_model:
+def _policies(policy: Any) -> list[Policy]:
+    policies = [policy] if isinstance(policy, Policy) else list(policy)
+    lengths = {part.total_steps for part in policies}
+    if len(lengths) != 1:
         raise ArgumentError(
-            f"optimizer must own parameters of this model, got {len(owned - of_model)} of {len(owned)} that are not; "
-            "make the optimizer from model.parameters(), after the last change of the model"
+            f"policy must have one total_steps for all groups, got {sorted(lengths)}; "
+            "make the shorter ones longer with extend()"
         )
-    return optimizer
-
-
-def _metrics(metrics: Any) -> dict[str, Metric]:
-    if not isinstance(metrics, Mapping):
-        metrics = {getattr(metric, "__name__", type(metric).__name__): metric for metric in metrics}
-    for name, metric in metrics.items():
-        if not callable(metric):
-            raise ArgumentTypeError(
-                f"metrics[{name!r}] must be a function (outputs, targets) -> number, got {describe(metric)}; "
-                "pass for example {'accuracy': cyclewise.accuracy}"
-            )
-        if name == "loss":
-            raise ArgumentError("metrics must not contain the name 'loss', got it; the loss is always reported")
-    return dict(metrics)
-
-
-def _pair(name: str, value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, Sequence) or len(value) != 2:
-        raise ArgumentError(
-            f"{name} must be two numbers, got {value!r}; "
-            "pass (momentum at the ends, momentum at the peak), for example (0.95, 0.85)"
-        )
-    return value[0], value[1]
-
-
-@contextmanager
-def _weight_decay(optimizer: Optimizer, wd: float | None) -> Iterator[None]:
-    if wd is None:
-        yield
-        return
-    decay = non_negative("wd", wd, way_out="1e-4 is usual; None leaves the optimizer's own")
-    if not all("weight_decay" in group for group in optimizer.param_groups):
-        raise ArgumentError(
-            f"wd must be None for an optimizer without weight decay, got {wd!r} for {type(optimizer).__name__}; "
-            "leave it out, or use another optimizer"
-        )
-    before = [group["weight_decay"] for group in optimizer.param_groups]
-    applies = [bool(value) or not any(before) for value in before]
-    try:
-        for group, is_decayed in zip(optimizer.param_groups, applies, strict=True):
-            if is_decayed:
-                group["weight_decay"] = decay
-        yield
-    finally:
-        for group, value in zip(optimizer.param_groups, before, strict=True):
-            group["weight_decay"] = value
+    return policies

@@ -54,6 +54,18 @@ class Sched:
             return draw([Chart("Loss against learning rate", "learning rate", "loss (before each update)", [line])])
         return self._found().plot()
 
+    def plot_loss(self) -> "Figure":
+        """Draw the losses of the last fit over its steps: of each step, and of training and validation per epoch.
+
+        Raises:
+            ArgumentError: nothing has been fitted yet.
+        """
+        from cyclewise.drawing.figure import draw
+
+        if self._history is None:
+            raise ArgumentError("plot_loss() needs a fit, got none; call learn.fit_one_cycle() first")
+        return draw(self._history.charts()[:1])
+
     def _found(self) -> RangeTest:
         if self._range_test is None:
             raise ArgumentError(

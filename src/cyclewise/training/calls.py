@@ -1,0 +1,110 @@
+"""The numbered calls of a script: made again after a resume, those that are done are looked up."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from cyclewise.errors import CheckpointError
+from cyclewise.policies import Policy
+from cyclewise.range_test import RangeTest
+from cyclewise.training.history import History
+
+_WAY_OUT = (
+    "after resume() make the same calls in the same order; to train on in another way use learn.load(directory) instead"
+)
+
+
+class Calls:
+    """Range tests and fits in the order in which they ended.
+
+    Example:
+        >>> calls = Calls()
+        >>> calls.add_fit("Constant(lr=0.1, total_steps=1)", History(lr=[0.1], momentum=[0.9], loss=[2.0]))
+        >>> later = Calls()
+        >>> later.load(calls.state_dict())
+        >>> print(later.finished_fit("Constant(lr=0.1, total_steps=1)"))
+        1 step in 0 epochs
+        >>> later.finished_fit("Constant(lr=0.1, total_steps=1)") is None  # the second fit has not been made
+        True
+    """
+
+    def __init__(self) -> None:
+        self._done: list[dict[str, Any]] = []
+        self._ahead: deque[dict[str, Any]] = deque()
+
+    @property
+    def num_fits(self) -> int:
+        """Fits that ended, or were looked up, so far in this script."""
+        return _num_fits(self._done) - _num_fits(self._ahead)
+
+    def add_range_test(self, record: RangeTest) -> None:
+        """Note a range test."""
+        self._done.append({"kind": "lr_find", "record": record.to_dict()})
+
+    def add_fit(self, policy: str, history: History) -> None:
+        """Note a fit that ended; `policy` as text."""
+        self._done.append({"kind": "fit", "policy": policy, "history": packed(history)})
+
+    def range_test(self) -> RangeTest | None:
+        """Return the record of the range test that the script made here before it was resumed; None if it is new."""
+        if not self._ahead or self._ahead[0]["kind"] != "lr_find":
+            return None
+        return RangeTest.from_dict(self._ahead.popleft()["record"])
+
+    def finished_fit(self, policy: str) -> History | None:
+        """Return the record of the fit that the script made here before it was resumed; None if it is new.
+
+        Raises:
+            CheckpointError: it was made with another policy.
+        """
+        while self._ahead and self._ahead[0]["kind"] == "lr_find":
+            self._ahead.popleft()
+        if not self._ahead:
+            return None
+        number = self.num_fits + 1
+        call = self._ahead.popleft()
+        check_policy(number, call["policy"], policy)
+        return unpacked(call["history"])
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the calls as tensors and plain values."""
+        return list(self._done)
+
+    def load(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Look the next calls up in those of an earlier run."""
+        self._done = [dict(call) for call in calls]
+        self._ahead = deque(self._done)
+
+
+def _num_fits(calls: Iterable[Mapping[str, Any]]) -> int:
+    return len([call for call in calls if call["kind"] == "fit"])
+
+
+def check_policy(number: int, saved: str, given: str) -> None:
+    """Refuse a fit that is not the one that was saved.
+
+    Raises:
+        CheckpointError: the policies differ.
+    """
+    if saved != given:
+        raise CheckpointError(f"fit {number} of the saved run has the policy {saved}, got {given}; {_WAY_OUT}")
+
+
+def as_text(policies: Sequence[Policy]) -> str:
+    """Return policies as one text by which they are told apart."""
+    return "; ".join(dict.fromkeys(map(repr, policies))) if len(set(policies)) == 1 else "; ".join(map(repr, policies))
+
+
+def packed(history: History) -> dict[str, Any]:
+    """Return a history as tensors and plain values."""
+    values = history.to_dict()
+    arrays = {name: torch.tensor(getattr(history, name)) for name in ("lr", "momentum", "loss")}
+    return {**values, **arrays}
+
+
+def unpacked(values: Mapping[str, Any]) -> History:
+    """Return the history that :func:`packed` described."""
+    arrays = {name: values[name].tolist() for name in ("lr", "momentum", "loss")}
+    return History.from_dict({**values, **arrays})

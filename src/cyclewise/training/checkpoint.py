@@ -1,0 +1,162 @@
+"""Checkpoints while a fit runs: every so many steps or epochs, at the best epoch, at Ctrl-C and at the end."""
+
+import math
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from cyclewise._validation import describe, whole
+from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from cyclewise.training import bundle, saving
+from cyclewise.training.callbacks import Callback
+from cyclewise.training.files import remove_leftovers
+
+if TYPE_CHECKING:
+    from cyclewise.training.history import Epoch
+    from cyclewise.training.learner import Learner
+
+
+class Checkpoint(Callback):
+    """Write checkpoints from which ``learn.resume(directory)`` goes on with the same bits.
+
+    Each holds weights, optimizer, scaler, policy and its step, the random number generators, the position in the
+    training data, the history and the states of the other callbacks. It is written whole or not at all: under a
+    temporary name, flushed, then renamed. A write that fails (a full disk) is a warning; the training goes on, and the
+    checkpoints before it are still there. There is always one at the last step, and one where Ctrl-C ends the fit.
+
+    Args:
+        directory: where they go, one folder each; made if it is missing. One run, one directory.
+        every_steps: write after every so many steps of a fit.
+        every_epochs: write after every so many epochs; without either, after each.
+        keep: keep so many of the last ones, at least 1, and besides them the one with the lowest validation loss.
+
+    Attributes:
+        last: the folder of the last checkpoint that was written, None before the first.
+
+    Raises:
+        ArgumentTypeError: `directory` is no path.
+        ArgumentError: `directory` is a file, or a number is not a whole one of at least 1.
+
+    Example:
+        >>> import tempfile, torch, cyclewise as cw
+        >>> def make_learner():
+        ...     _ = torch.manual_seed(0)
+        ...     data = cw.Data.from_arrays(torch.randn(64, 4), torch.arange(64) % 2, batch_size=16)
+        ...     return cw.Learner(torch.nn.Linear(4, 2), data, progress=False)
+        >>> policy = cw.Constant(lr=0.1, total_steps=10)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     first = make_learner()
+        ...     _ = first.fit(policy, callbacks=[cw.Checkpoint(directory, every_steps=5)])
+        ...     later = make_learner()
+        ...     later.resume(directory), torch.equal(first.model.weight, later.model.weight)
+        (10, True)
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every_steps: int | None = None,
+        every_epochs: int | None = None,
+        keep: int = 3,
+    ) -> None:
+        if not isinstance(directory, (str, os.PathLike)):
+            raise ArgumentTypeError(f'directory must be a path, got {describe(directory)}; pass for example "run"')
+        self.directory = Path(directory)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ArgumentError(
+                f"directory must be a folder, got the file {str(directory)!r}; pass another path, it is made if missing"
+            )
+        if every_steps is not None:
+            whole("every_steps", every_steps, minimum=1, way_out="1000 writes after every thousand updates")
+        if every_epochs is not None:
+            whole("every_epochs", every_epochs, minimum=1, way_out="1 writes after every epoch")
+        self.keep = whole("keep", keep, minimum=1, way_out="3 is a good number")
+        self.last: Path | None = None
+        self._every_steps = every_steps
+        self._every_epochs = 1 if every_steps is None and every_epochs is None else every_epochs
+        self._num_epochs = 0
+        self._has_verified = False
+
+    def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
+        """Clear away what a killed process left."""
+        del total_steps
+        self._num_epochs = 0
+        if learner.runtime.is_main:
+            remove_leftovers(self.directory)
+
+    def on_step_end(self, learner: "Learner", step: int, loss: Tensor) -> None:
+        """Write if it is time to."""
+        del loss
+        if self._every_steps is not None and (step + 1) % self._every_steps == 0:
+            self._write(learner)
+
+    def on_epoch_end(self, learner: "Learner", epoch: "Epoch") -> None:
+        """Write if it is time to, or if the epoch is the best so far."""
+        self._num_epochs += 1
+        is_due = self._every_epochs is not None and self._num_epochs % self._every_epochs == 0
+        is_best = epoch.valid_loss is not None and math.isfinite(epoch.valid_loss) and epoch.valid_loss < self._best()
+        if learner.runtime.gather(is_due or is_best)[0]:
+            self._write(learner, valid_loss=epoch.valid_loss)
+
+    def on_interrupt(self, learner: "Learner") -> None:
+        """Write where Ctrl-C has ended the fit."""
+        self._write(learner)
+
+    def on_fit_end(self, learner: "Learner") -> None:
+        """Write the fit that has ended; one that an exception ended has its last checkpoint already."""
+        if learner.run is None:
+            self._write(learner)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epochs counted so far."""
+        return {"num_epochs": self._num_epochs}
+
+    def load_state_dict(self, state: "dict[str, int]") -> None:  # type: ignore[override]
+        """Go on counting."""
+        self._num_epochs = state["num_epochs"]
+
+    def _write(self, learner: "Learner", *, valid_loss: float | None = None) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in learner.model.parameters()):
+            return  # the next loss will say so; a checkpoint of such weights is no use, and would push a good one out
+        try:
+            written = saving.write(learner, self.directory, valid_loss=valid_loss)
+        except OSError as error:
+            warnings.warn(
+                f"the checkpoint at step {learner.num_steps} could not be written to {str(self.directory)!r} "
+                f"({error}); training goes on, make room for the next one",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
+        if written is None:
+            return
+        if not self._has_verified:
+            # An object that cannot be loaded without running code must be known of now, not at the resume.
+            bundle.read(written.path)
+            self._has_verified = True
+        self.last = written.path
+        self._clear()
+
+    def _clear(self) -> None:
+        found = bundle.find(self.directory)
+        losses = [(loss, item.index) for item in found if (loss := _valid_loss(item)) is not None]
+        best = min(losses)[1] if losses else None
+        for item in found[: -self.keep]:
+            if item.index != best:
+                bundle.remove(item)
+
+    def _best(self) -> float:
+        losses = [loss for item in bundle.find(self.directory) if (loss := _valid_loss(item)) is not None]
+        return min(losses, default=math.inf)
+
+
+def _valid_loss(found: bundle.Found) -> float | None:
+    try:
+        loss = bundle.read_manifest(found.path).get("valid_loss")
+    except CheckpointError:
+        return None
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None

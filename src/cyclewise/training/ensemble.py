@@ -1,0 +1,400 @@
+"""Snapshot ensembles: the models that one cyclic run left behind, and the average of what they say."""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cyclewise._validation import describe, instance, whole
+from cyclewise.errors import ArgumentError
+from cyclewise.progress import Bar, Progress, progress_bar
+from cyclewise.state import Snapshot, preserve, seed_everything
+from cyclewise.stepping import (
+    Batches,
+    LossFunction,
+    check_loader,
+    device_of,
+    evaluating,
+    forward,
+    split_batch,
+    to_device,
+)
+from cyclewise.training.calibration import calibration_error
+from cyclewise.training.data import ArrayLoader, Data
+from cyclewise.training.scoring import Metric
+
+# Small enough for any model that trains on batches of a usual size, large enough to keep a CPU busy.
+_CHUNK_SIZE = 256
+_SEED = 0
+# What torch's losses leave out unless they are told otherwise: the padding of sequences, the unlabelled pixels.
+_IGNORED_CLASS = -100
+
+
+class Ensemble:
+    """Average the predictions of the snapshots of one run.
+
+    For a classifier (targets are class indices [N] or [N, ...], outputs are scores [N, C] or [N, C, ...]) the members'
+    probabilities are averaged, ``p(c) = 1/K * sum over members of softmax(outputs)(c)``; for all else their outputs.
+    Which of the two it is, is seen from a first batch of the data.
+
+    Before a member with batch normalisation first speaks, its running statistics are computed anew over one pass of
+    the training batches, as a cumulative average: those of the snapshot lag behind its weights. They are kept; the
+    snapshots are not changed. The model is borrowed: after each call it is bit for bit what it was, and so are the
+    loaders' generators. Every pass begins with the same seed, so that all members see the same batches.
+
+    Args:
+        model: the model that the snapshots were taken of; members are loaded into it, one after the other.
+        states: the members' state dicts, oldest first, such as ``snapshots.states``.
+        data: training batches for the statistics, validation batches to score.
+        loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``, for what is no classifier.
+        metrics: ``{name: function(outputs, targets) -> number}``; for a classifier the outputs are the logarithms of
+            the averaged probabilities, for a batch that is a dict the targets are ``batch["labels"]``.
+        progress: True, False, or "auto": a bar where standard error is a terminal.
+
+    Raises:
+        ArgumentTypeError: an argument is of a kind that cannot work.
+        ArgumentError: there are no snapshots.
+
+    Source: Huang et al., arXiv:1704.00109, section 3. The statistics are those of Izmailov et al., arXiv:1803.05407,
+    section 3.2, and of ``torch.optim.swa_utils.update_bn``.
+
+    Example:
+        >>> sure, unsure = ({"weight": torch.tensor([[weight], [0.0]])} for weight in (4.0, 0.0))
+        >>> data = Data([(torch.ones(8, 1), torch.zeros(8).long())], [(torch.ones(2, 1), torch.zeros(2).long())])
+        >>> ensemble = Ensemble(nn.Linear(1, 2, bias=False), [unsure, sure], data)
+        >>> ensemble.predict(torch.ones(1, 1))
+        tensor([[0.7410, 0.2590]])
+        >>> [round(member["loss"], 3) for member in ensemble.members()], round(ensemble.evaluate()["loss"], 3)
+        ([0.693, 0.018], 0.3)
+        >>> print(ensemble.last(1))
+        ensemble of 1 snapshot of a Linear
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        states: Sequence[Mapping[str, Any]],
+        data: Data,
+        *,
+        loss_fn: LossFunction | None = None,
+        metrics: Mapping[str, Metric] = MappingProxyType({}),
+        progress: Progress = "auto",
+    ) -> None:
+        instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model of the snapshots")
+        instance("states", states, Sequence, "a sequence of state dicts", way_out="pass snapshots.states")
+        instance("data", data, Data, "a Data", way_out="pass Data(train_loader, valid_loader)")
+        if not states:
+            raise ArgumentError(
+                "states must hold at least one snapshot, got none; call fit_sgdr(..., snapshots=True) first"
+            )
+        self._model = model
+        self._data = data
+        self._loss_fn = loss_fn
+        self._metrics = dict(metrics)
+        self._progress: Progress = progress
+        self._members = [_Member(states[:], index) for index in range(len(states))]
+        self._is_classifier: bool | None = None
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __str__(self) -> str:
+        return f"ensemble of {len(self)} snapshot{'s' * (len(self) > 1)} of a {type(self._model).__name__}"
+
+    def last(self, k: int) -> "Ensemble":
+        """Return the ensemble of the last `k` snapshots.
+
+        Raises:
+            ArgumentError: there are not so many.
+        """
+        number = whole("k", k, minimum=1, way_out="it counts snapshots, from the end")
+        if number > len(self):
+            raise ArgumentError(
+                f"k must be at most the number of snapshots, got {number} of {len(self)}; "
+                "pass a smaller one, or train for more cycles"
+            )
+        return self._of(self._members[-number:])
+
+    def predict(self, inputs_or_loader: Any = None) -> Tensor:
+        """Return the averaged predictions, in order, on the CPU.
+
+        Args:
+            inputs_or_loader: a tensor or array of inputs, or a tuple or dict of them, first dimension N, which are
+                taken in chunks; or an iterable of batches ``(inputs, targets)``, of inputs alone or of dicts, such as a
+                DataLoader or a list; None: the validation batches.
+
+        Returns:
+            probabilities [N, C] or [N, C, ...] of a classifier, else outputs [N, ...].
+
+        Raises:
+            ArgumentError: there is no validation data to fall back on, the arrays have different lengths, or the
+                model's output is no tensor.
+            ArgumentTypeError: it is neither inputs nor batches.
+        """
+        is_inputs = isinstance(inputs_or_loader, (Tensor, np.ndarray, tuple, Mapping))
+        loader = _chunks(inputs_or_loader) if is_inputs else self._loader(inputs_or_loader)
+        batches = self._averages(loader)
+        return torch.cat([average.exp() if self._is_classifier else average for average, _ in batches])
+
+    def evaluate(self, loader: Any = None) -> dict[str, float]:
+        """Return loss and metrics of the averaged predictions, in eval mode, averaged over samples.
+
+        Args:
+            loader: an iterable of batches; None: the validation batches.
+
+        Returns:
+            "loss": of a classifier the negative log-likelihood of the averaged probabilities, else `loss_fn` of the
+            averaged outputs; each metric by its name; of a classifier also "calibration_error", see
+            :func:`cyclewise.training.calibration.calibration_error`. Targets of -100 count in neither of the two.
+
+        Raises:
+            ArgumentError: there is no validation data, or batches are such that there is nothing to score with.
+        """
+        batches = self._averages(self._loader(loader))
+        with preserve(), torch.no_grad():
+            return self._scores(batches)
+
+    def members(self, loader: Any = None) -> list[dict[str, float]]:
+        """Return what :meth:`evaluate` returns, of each member alone, in the order of the snapshots."""
+        return [self._of([member]).evaluate(loader) for member in self._members]
+
+    def _of(self, members: "list[_Member]") -> "Ensemble":
+        part = copy.copy(self)
+        # The same objects, so that statistics are computed once for all ensembles that a member is in.
+        part._members = members
+        return part
+
+    def _loader(self, loader: Any) -> Any:
+        if loader is None:
+            loader = self._data.valid_loader
+        if loader is None:
+            raise ArgumentError(
+                "data must have a valid_loader to evaluate on, got None; "
+                "pass Data(train_loader, valid_loader) or valid_fraction=0.2"
+            )
+        check_loader(loader, name="loader")
+        return loader
+
+    def _averages(self, loader: Any) -> "list[tuple[Tensor, Any]]":
+        """Return average and targets of each batch; averages of a classifier are logarithms of probabilities."""
+        has_statistics = any(_running(self._model))
+        stale = {member for member in self._members if has_statistics and member.statistics is None}
+        data, num_batches = self._data, _num_batches([loader] * len(self) + [self._data.train_loader] * len(stale))
+        with (
+            preserve(self._model, data=[data.train_loader, data.valid_loader, loader]) as snapshot,
+            progress_bar("ensemble", num_batches, self._progress) as bar,
+        ):
+            if self._is_classifier is None:
+                self._is_classifier = self._looks_like_a_classifier()
+            average = _Average(is_classifier=self._is_classifier)
+            for member in self._members:
+                if member in stale:
+                    self._restart(snapshot, member)
+                    member.statistics = self._statistics(bar)
+                self._restart(snapshot, member)
+                average.add(self._outputs(loader, bar))
+        return average.batches()
+
+    def _restart(self, snapshot: Snapshot, member: "_Member") -> None:
+        """Put the loaders back to where they were, the generators to the same seed, and load the member."""
+        snapshot.restore()
+        seed_everything(_SEED)
+        self._model.load_state_dict(member.state())
+
+    def _outputs(self, loader: Any, bar: Bar) -> Iterator[tuple[Tensor, Any]]:
+        with evaluating(self._model):
+            for batch in Batches(loader, name="loader").one_pass():
+                inputs, targets = _split(batch)
+                yield self._forward(inputs), targets
+                bar.advance()
+
+    def _statistics(self, bar: Bar) -> dict[str, Tensor]:
+        self._model.train()
+        # A layer that the model's own train() leaves in eval mode is frozen: it would not get new statistics.
+        layers = {name: layer for name, layer in _running(self._model) if layer.training}
+        for layer in layers.values():
+            layer.reset_running_stats()
+            layer.momentum = None
+        with torch.no_grad():
+            for batch in Batches(self._data.train_loader).one_pass():
+                self._forward(_split(batch)[0])
+                bar.advance()
+        return {
+            f"{name}.{key}" if name else key: buffer.detach().to("cpu", copy=True)
+            for name, layer in layers.items()
+            for key, buffer in layer.named_buffers(recurse=False)
+        }
+
+    def _looks_like_a_classifier(self) -> bool:
+        valid = self._data.valid_loader
+        batches = Batches(self._data.train_loader if valid is None else valid).one_pass()
+        inputs, targets = _split(next(batches))
+        with evaluating(self._model):
+            outputs = self._forward(inputs)
+        return (
+            isinstance(targets, Tensor)
+            and not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
+            and outputs.ndim == targets.ndim + 1
+        )
+
+    def _forward(self, inputs: Any) -> Tensor:
+        output = forward(self._model, to_device(inputs, device_of(self._model)))
+        if not isinstance(output, Tensor):
+            output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+        if not isinstance(output, Tensor) or output.ndim == 0:
+            raise ArgumentError(
+                "model must return a tensor with one row per sample, or an object with .logits, "
+                f"got {describe(output)}; wrap it in a module that does"
+            )
+        return output
+
+    def _scores(self, batches: "list[tuple[Tensor, Any]]") -> dict[str, float]:
+        device = device_of(self._model)
+        sums = dict.fromkeys(["loss", *self._metrics], 0.0)
+        num_samples = 0
+        for average, targets in batches:
+            if targets is None:
+                raise ArgumentError(
+                    'loader must yield batches (inputs, targets), or dicts with "labels", to evaluate on, '
+                    "got one without targets; use predict()"
+                )
+            num_samples += len(average)
+            outputs, targets = average.to(device), to_device(targets, device)
+            if not self._is_classifier:
+                sums["loss"] += float(self._loss(outputs, targets)) * len(average)
+            for name, metric in self._metrics.items():
+                sums[name] += float(metric(outputs, targets)) * len(average)
+        scores = {name: total / num_samples for name, total in sums.items()}
+        if self._is_classifier:
+            logs, classes = _flat(batches)
+            scores["loss"] = float(nn.functional.nll_loss(logs.double(), classes))
+            # A member that diverged makes the loss NaN, which is an answer, and no reason to end an evaluation.
+            calibration = math.nan if math.isnan(scores["loss"]) else calibration_error(logs.exp(), classes)
+            scores.setdefault("calibration_error", calibration)
+        return scores
+
+    def _loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        if self._loss_fn is None:
+            raise ArgumentError(
+                "loss_fn must be given unless targets are class indices [N] for outputs [N, C], got None; "
+                "pass for example loss_fn=torch.nn.functional.mse_loss"
+            )
+        return self._loss_fn(outputs, targets)
+
+
+class _Member:
+    """One snapshot, read when it is needed, and its batch statistics once they are known."""
+
+    def __init__(self, states: Sequence[Any], index: int) -> None:
+        self._states = states
+        self._index = index
+        self.statistics: dict[str, Tensor] | None = None
+
+    def state(self) -> Any:
+        # A copy of the container keeps the versions that modules note beside their tensors.
+        state = copy.copy(self._states[self._index])
+        state.update(self.statistics or {})
+        return state
+
+
+class _Average:
+    """The average over members, batch by batch, in double precision on the CPU."""
+
+    def __init__(self, *, is_classifier: bool) -> None:
+        self._is_classifier = is_classifier
+        self._num_members = 0
+        self._sums: list[Tensor] = []
+        self._targets: list[Any] = []
+        self._dtype = torch.float32
+
+    def add(self, batches: Iterator[tuple[Tensor, Any]]) -> None:
+        """Add the outputs of one more member."""
+        num_batches = 0
+        for outputs, targets in batches:
+            self._dtype = torch.promote_types(outputs.dtype, torch.float32)
+            wide = outputs.to("cpu").to(torch.promote_types(outputs.dtype, torch.float64))
+            # Sums of probabilities are kept as logarithms: a probability that underflows would cost an infinite loss.
+            wide = torch.log_softmax(wide, dim=1) if self._is_classifier else wide
+            targets = to_device(targets, torch.device("cpu"))
+            if self._num_members == 0:
+                self._sums.append(wide)
+                self._targets.append(targets)
+            else:
+                self._check_same(num_batches, wide, targets)
+                total = self._sums[num_batches]
+                self._sums[num_batches] = torch.logaddexp(total, wide) if self._is_classifier else total + wide
+            num_batches += 1
+        if num_batches != len(self._sums):
+            self._refuse(f"{len(self._sums)} batches and then {num_batches}")
+        self._num_members += 1
+
+    def batches(self) -> list[tuple[Tensor, Any]]:
+        """Return the average and the targets of each batch, in the outputs' precision but at least single."""
+        number = torch.tensor(self._num_members, dtype=torch.float64)
+        return [
+            ((total - number.log() if self._is_classifier else total / number).to(self._dtype), targets)
+            for total, targets in zip(self._sums, self._targets, strict=True)
+        ]
+
+    def _check_same(self, index: int, outputs: Tensor, targets: Any) -> None:
+        if index >= len(self._sums) or outputs.shape != self._sums[index].shape:
+            self._refuse("batches of other sizes")
+        if isinstance(targets, Tensor) and not torch.equal(targets, self._targets[index]):
+            self._refuse("batches with other targets")
+
+    def _refuse(self, what: str) -> None:
+        raise ArgumentError(
+            f"loader must yield the same batches in every pass, got {what}; pass one that does not shuffle"
+        )
+
+
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Return inputs and targets of a batch; None where it has no targets."""
+    if isinstance(batch, Mapping):
+        return batch, batch.get("labels")
+    return (batch, None) if isinstance(batch, Tensor) else split_batch(batch)
+
+
+def _chunks(inputs: Any) -> ArrayLoader:
+    arrays: Any
+    if isinstance(inputs, Mapping):
+        arrays = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        parts = list(arrays.values())
+    else:
+        parts = [torch.as_tensor(value) for value in (inputs if isinstance(inputs, tuple) else (inputs,))]
+        arrays = tuple(parts) if isinstance(inputs, tuple) else parts[0]
+    sizes = {len(part) if part.ndim else 0 for part in parts}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ArgumentError(
+            "inputs_or_loader must be inputs whose first dimension counts the same samples, at least one, "
+            f"got shapes {[tuple(part.shape) for part in parts]}; for a single sample pass sample[None]"
+        )
+    return ArrayLoader(arrays, torch.arange(sizes.pop()), batch_size=_CHUNK_SIZE, seed=None)
+
+
+def _running(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """Yield the batch normalisations that keep running statistics, by name."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+            yield name, layer
+
+
+def _num_batches(loaders: Sequence[Any]) -> int | None:
+    try:
+        return sum(len(loader) for loader in loaders)
+    except TypeError:
+        return None
+
+
+def _flat(batches: "list[tuple[Tensor, Any]]") -> tuple[Tensor, Tensor]:
+    """Return log-probabilities [N, C] and classes [N] of all batches, without the targets that are to be ignored."""
+    logs = torch.cat([average.movedim(1, -1).reshape(-1, average.shape[1]) for average, _ in batches])
+    classes = torch.cat([targets.reshape(-1).long() for _, targets in batches])
+    is_kept = classes != _IGNORED_CLASS
+    return logs[is_kept], classes[is_kept]

@@ -1,0 +1,60 @@
+"""What a Learner consists of, for those of its methods that live in files of their own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from cyclewise.clipping import Clip
+from cyclewise.policies import Policy
+from cyclewise.progress import Progress
+from cyclewise.range_test import RangeTest
+from cyclewise.stepping import LossFunction
+from cyclewise.training.callbacks import Callback
+from cyclewise.training.calls import Calls
+from cyclewise.training.data import Data
+from cyclewise.training.history import History
+from cyclewise.training.run import Run
+from cyclewise.training.runtime import Runtime
+from cyclewise.training.snapshots import Snapshots
+
+
+class Parts:
+    """The attributes that all files of the Learner may use; :class:`~cyclewise.Learner` sets them.
+
+    Attributes:
+        own_data: this rank's share of `data`.
+        calls: the numbered range tests and fits.
+        range_test: the last one, if any.
+        snapshots: those of the last fit that kept some.
+        interrupted: the state of a fit that a checkpoint was written in, until that fit is called again.
+        freezes_batch_norm: whether the BatchNorm layers of frozen groups stay in eval mode.
+    """
+
+    model: nn.Module
+    data: Data
+    own_data: Data
+    optimizer: Optimizer
+    loss_fn: LossFunction
+    metrics: dict[str, Any]
+    clip: Clip | None
+    progress: Progress
+    history: History
+    runtime: Runtime
+    calls: Calls
+    run: Run | None
+    range_test: RangeTest | None
+    snapshots: Snapshots | None
+    interrupted: Mapping[str, Any] | None
+    freezes_batch_norm: bool
+
+    def fit(
+        self, policy: Policy | Sequence[Policy], *, callbacks: Sequence[Callback] = (), wd: float | None = None
+    ) -> History:
+        """Train by a policy."""
+        raise NotImplementedError
+
+    def steps_in(self, name: str, epochs: float) -> int:
+        """Return the updates in so many epochs."""
+        raise NotImplementedError

@@ -1,0 +1,217 @@
+"""Where a run is: its position in the loader and all random number generators, to go on with the same bits."""
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from cyclewise.errors import ArgumentError
+from cyclewise.state import Snapshot
+from cyclewise.stepping import check_loader
+from cyclewise.training.data import ArrayLoader
+
+
+def global_rng() -> dict[str, Any]:
+    """Return the states of the global generators of Python, NumPy, torch and CUDA, as plain values and tensors."""
+    return {
+        "python": random.getstate(),
+        "numpy": _plain(np.random.get_state(legacy=False)),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
+    }
+
+
+def set_global_rng(states: Mapping[str, Any]) -> None:
+    """Put the global generators into the states that :func:`global_rng` returned."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(_unplain(states["numpy"]))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+class Place:
+    """The position of a run in its loader.
+
+    How a pass is taken up again in the middle depends on the loader: one with ``state_dict`` and ``load_state_dict``
+    does it itself; one over a map-style data set is started again from the generators' states at the pass's beginning
+    and read up to the same batch; any other goes on with its next pass.
+
+    Args:
+        loader: any iterable that can be iterated more than once.
+        also: another loader whose generators belong to the run, such as the one for validation.
+
+    Attributes:
+        loader: as given.
+        num_passes: passes begun.
+        num_batches: batches of this pass that have been trained on; whoever trains counts it up.
+        is_within: whether a pass has begun and not ended; whoever trains ends it with :meth:`end_pass`.
+
+    Example:
+        >>> place = Place([10, 20, 30])
+        >>> batches = place.one_pass()
+        >>> next(batches), next(batches)
+        (10, 20)
+        >>> place.num_batches = 2
+        >>> later = Place([10, 20, 30])
+        >>> later.load_state_dict(place.state_dict())
+        >>> list(later.one_pass())
+        [30]
+    """
+
+    def __init__(self, loader: Any, also: Any = None) -> None:
+        check_loader(loader, name="train_loader")
+        self.loader = loader
+        self.num_passes = 0
+        self.num_batches = 0
+        self.is_within = False
+        self._generators = Snapshot(data=(loader, also)).generators()
+        self._at_start: dict[str, Any] = {}
+        self._loaded: Mapping[str, Any] | None = None
+
+    @property
+    def can_resume_within(self) -> bool:
+        """Whether a pass can be taken up in the middle."""
+        return has_state(self.loader) or _is_map_style(self.loader)
+
+    def one_pass(self) -> Iterator[Any]:
+        """Return the batches of a pass: the rest of the one that was loaded, else a new one.
+
+        Raises:
+            ArgumentError: the loader is empty.
+        """
+        loaded, self._loaded = self._loaded, None
+        if loaded is None:
+            return self._new_pass()
+        self._set(loaded["now"])
+        if not loaded["is_within"] or not self.can_resume_within:
+            return self._new_pass()
+        if has_state(self.loader):
+            self.loader.load_state_dict(_unplain(loaded["loader"]))
+            rest: Iterator[Any] = iter(self.loader)
+            return rest
+        self._set(loaded["at_start"])
+        self._at_start = loaded["at_start"]
+        _set_epoch(self.loader, self.num_passes - 1)
+        iterator: Iterator[Any] = iter(self.loader)
+        for _ in range(loaded["num_batches"]):
+            next(iterator)
+        self._set(loaded["now"])
+        return iterator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, with the states of all generators at the beginning of the pass and now."""
+        loader: Any = _plain(self.loader.state_dict()) if has_state(self.loader) else None
+        if isinstance(self.loader, ArrayLoader) and self.is_within:
+            loader["num_batches"] = self.num_batches  # not one that was handed out and not yet trained on
+        return {
+            "num_passes": self.num_passes,
+            "num_batches": self.num_batches,
+            "is_within": self.is_within,
+            "loader": loader,
+            "at_start": self._at_start,
+            "now": self._states(),
+        }
+
+    def end_pass(self) -> None:
+        """Note that the pass is over, with all that belongs to it."""
+        self.is_within = False
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have the next pass go on from a saved position."""
+        self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
+        self.is_within = state["is_within"]
+        self._loaded = state
+        self._set(state["now"])
+        if isinstance(self.loader, ArrayLoader):
+            self.loader.load_state_dict(state["loader"], is_within=self.is_within)
+
+    def _new_pass(self) -> Iterator[Any]:
+        self.num_passes += 1
+        self.num_batches = 0
+        self.is_within = True
+        self._at_start = {} if has_state(self.loader) else self._states()
+        _set_epoch(self.loader, self.num_passes - 1)
+        is_empty = True
+        for batch in self.loader:
+            is_empty = False
+            yield batch
+        if is_empty:
+            raise ArgumentError(
+                "train_loader must yield at least one batch, got an empty one; "
+                "check the size of the data set, and drop_last with a batch larger than it"
+            )
+
+    def _states(self) -> dict[str, Any]:
+        return {"global": global_rng(), "loader": [_generator_state(generator) for generator in self._generators]}
+
+    def _set(self, states: Mapping[str, Any]) -> None:
+        set_global_rng(states["global"])
+        for generator, state in zip(self._generators, states["loader"], strict=False):
+            _set_generator_state(generator, state)
+
+
+def has_state(loader: Any) -> bool:
+    """Return whether a loader keeps its own position."""
+    if type(loader).__module__.startswith("accelerate"):  # has the methods, and uses them only if told to
+        return False
+    return callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
+
+
+def _is_map_style(loader: Any) -> bool:
+    if isinstance(loader, DataLoader):
+        return not isinstance(loader.dataset, IterableDataset)
+    return hasattr(loader, "__len__")
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    # What torch's DistributedSampler, and loaders made after it, need to shuffle anew in every pass.
+    for item in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        set_epoch = getattr(item, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return _plain(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return _plain(generator.get_state(legacy=False))
+    return generator.getstate()
+
+
+def _set_generator_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = _unplain(state)
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(_unplain(state))
+    else:
+        version, words, gauss = state
+        generator.setstate((version, tuple(words), gauss))
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy arrays and numbers as plain ones, which can be loaded without running code."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": str(value.dtype)}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unplain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"array", "dtype"}:
+            return np.array(value["array"], dtype=value["dtype"])
+        return {key: _unplain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,138 @@
+"""What a fit leaves behind: the loss of every step, and the epochs."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cyclewise.errors import DivergedError
+from cyclewise.policies import Policy
+from cyclewise.ranks import is_distributed
+from cyclewise.training.history import Epoch, History
+
+# Reading a loss makes an accelerator wait, and averaging it makes ranks wait: then they are read so many at a time.
+_STEPS_PER_LOOK = 32
+
+
+class Recorder:
+    """Collects the losses of a fit and turns them into a :class:`History`.
+
+    Args:
+        policy: the policy of the fastest group; rates and momenta are read from it, not collected.
+        is_eager: look at every loss at once (free on a CPU) instead of some steps later.
+    """
+
+    def __init__(self, policy: Policy, *, is_eager: bool) -> None:
+        self.policy = policy
+        self._steps_per_look = 1 if is_eager and not is_distributed() else _STEPS_PER_LOOK
+        self._pending: list[Tensor] = []
+        self._losses: list[float] = []
+        self._epochs: list[Epoch] = []
+
+    @property
+    def num_steps(self) -> int:
+        """Steps recorded so far."""
+        return len(self._losses) + len(self._pending)
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs recorded so far."""
+        return len(self._epochs)
+
+    @property
+    def last_loss(self) -> float:
+        """The last loss that was read; NaN before the first."""
+        return self._losses[-1] if self._losses else math.nan
+
+    def add_loss(self, loss: Tensor) -> bool:
+        """Record the loss of the next step and return whether the losses have been looked at.
+
+        Raises:
+            DivergedError: a loss since the last look was not finite.
+        """
+        if self._steps_per_look == 1:
+            value = loss.item()
+            self._losses.append(value)
+            # The one number that is not below infinity in size is none.
+            if not -math.inf < value < math.inf:
+                self._refuse(len(self._losses) - 1)
+            return True
+        self._pending.append(loss)
+        if len(self._pending) < self._steps_per_look:
+            return False
+        self.look()
+        return True
+
+    def look(self) -> None:
+        """Read the losses still on the device, and average them over the ranks.
+
+        Raises:
+            DivergedError: one of them was not finite, on any rank.
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        losses = torch.stack(pending).float()
+        if is_distributed():
+            torch.distributed.all_reduce(losses)
+            losses /= torch.distributed.get_world_size()
+        first = len(self._losses)
+        self._losses.extend(losses.tolist())
+        for step in range(first, len(self._losses)):
+            if not math.isfinite(self._losses[step]):
+                self._refuse(step)
+
+    def _refuse(self, step: int) -> None:
+        lr = float(self.policy.lr(step))
+        raise DivergedError(
+            f"the training loss is {self._losses[step]} at step {step}, with a learning rate of {lr:.3g}; "
+            "train with a lower max_lr (lr_find gives one), or look for NaN in the inputs",
+            step=step,
+            lr=lr,
+        )
+
+    def end_epoch(self, first_step: int, scores: Mapping[str, float], seconds: float) -> Epoch:
+        """Record the epoch that began at `first_step`; `scores` are those of the validation data, by name."""
+        metrics = dict(scores)
+        losses = self._losses[first_step:]
+        epoch = Epoch(
+            step=len(self._losses),
+            train_loss=float(np.mean(losses)) if losses else math.nan,
+            valid_loss=metrics.pop("loss", None),
+            metrics=metrics,
+            seconds=seconds,
+        )
+        self._epochs.append(epoch)
+        return epoch
+
+    def history(self) -> History:
+        """Return what was recorded; losses still on the device are read, finite or not."""
+        try:
+            self.look()
+        except DivergedError:
+            pass
+        steps = np.arange(len(self._losses))
+        momentum = self.policy.momentum(steps)
+        return History(
+            lr=np.asarray(self.policy.lr(steps), dtype=np.float64),
+            momentum=np.full(len(steps), math.nan) if momentum is None else np.asarray(momentum, dtype=np.float64),
+            loss=np.array(self._losses),
+            epochs=tuple(self._epochs),
+            policies=(repr(self.policy),),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was recorded, as a tensor and plain values; read with :meth:`look` before."""
+        return {
+            "losses": torch.tensor(self._losses, dtype=torch.float64),
+            "epochs": [e.to_dict() for e in self._epochs],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what was recorded."""
+        self._pending = []
+        self._losses = state["losses"].tolist()
+        self._epochs = [Epoch.from_dict(epoch) for epoch in state["epochs"]]

@@ -1,0 +1,308 @@
+"""A fit in progress: the one training loop, and all that is needed to take it up again."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cyclewise.errors import CheckpointError, DivergedError
+from cyclewise.param_groups import Groups
+from cyclewise.policies import Policy, Rescaled
+from cyclewise.progress import Bar
+from cyclewise.scheduler import PolicyLR
+from cyclewise.stepping import Step
+from cyclewise.training.callbacks import Callback
+from cyclewise.training.calls import as_text, check_policy
+from cyclewise.training.data import Data
+from cyclewise.training.history import Epoch
+from cyclewise.training.interrupts import Interrupts
+from cyclewise.training.place import Place
+from cyclewise.training.recorder import Recorder
+from cyclewise.training.runtime import Runtime
+
+_SECONDS_PER_NOTE = 0.1
+# A scaler that begins at 2**16 needs that many halvings to reach the smallest number of float16.
+_MOST_SKIPPED = 50
+_ROLLBACK_FACTOR = 0.5
+_MOST_ROLLBACKS = 5
+
+StepHook = Callable[[int, Tensor], None]
+
+
+class Run:
+    """One fit: its step, its policies, its place in the data, and what it has recorded.
+
+    Args:
+        number: which fit of the script, from 1.
+        step: makes the updates.
+        policies: one per parameter group, or a single one for all.
+        data: the batches of this rank.
+        callbacks: in the order in which their states are saved.
+        runtime: the ranks.
+        groups_at_start: the optimizer's hyperparameters as they were when the fit was called.
+        sets_decay: whether the fit has a weight decay of its own.
+        keeps_rng: note torch's generator after every step, for a checkpoint in the middle of one.
+
+    Attributes:
+        num_steps: updates made.
+        total_steps: updates in all.
+        stop_reason: why it is to end early; None if it is not.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        step: Step,
+        policies: Sequence[Policy],
+        data: Data,
+        callbacks: Sequence[Callback],
+        runtime: Runtime,
+        *,
+        groups_at_start: Groups,
+        sets_decay: bool,
+        keeps_rng: bool,
+    ) -> None:
+        self.number = number
+        self.step = step
+        self.text = as_text(policies)
+        self.total_steps = policies[0].total_steps
+        self.callbacks = list(callbacks)
+        self.groups_at_start = groups_at_start
+        self.sets_decay = sets_decay
+        self.num_steps = 0
+        self.stop_reason: str | None = None
+        self.place = Place(data.train_loader, data.valid_loader)
+        self._policies = list(policies)
+        self._runtime = runtime
+        self._keeps_rng = keeps_rng
+        self._rng: Tensor | None = None
+        self._rescalings: list[tuple[int, float]] = []
+        self._epoch_start = 0
+        self._seconds = 0.0
+        self._started = time.perf_counter()
+        self._num_skipped = 0
+        self._last_batches: Sequence[Any] = ()
+        self._good: dict[str, Any] | None = None
+        self.scheduler = self._make_scheduler()
+        self.recorder = Recorder(self._fastest(), is_eager=step.device.type == "cpu")
+
+    def train(
+        self,
+        *,
+        validate: Callable[[], Mapping[str, float]],
+        on_step_end: Sequence[StepHook],
+        on_epoch_end: Sequence[Callable[[Epoch], None]],
+        rolls_back: bool,
+        interrupts: Interrupts,
+        bar: Bar,
+    ) -> None:
+        """Make the updates that are left, passing over the loader as often as needed.
+
+        An epoch ends where the loader ends, and at the last step.
+
+        Raises:
+            DivergedError: a training loss was not finite.
+            KeyboardInterrupt: Ctrl-C was pressed; the last step is whole.
+        """
+        while self.num_steps < self.total_steps and self.stop_reason is None:
+            if rolls_back and not self.place.is_within:
+                self._good = copy.deepcopy(self._state_for_rollback())
+            self._started = time.perf_counter()
+            try:
+                self._one_pass(on_step_end, interrupts, bar)
+                self.recorder.look()
+            except DivergedError as error:
+                self._explain(error)
+                if self._good is None or len(self._rescalings) >= _MOST_ROLLBACKS:
+                    raise
+                self._roll_back(error, bar)
+                continue
+            scores = validate()
+            seconds = self._elapsed()
+            epoch = self.recorder.end_epoch(self._epoch_start, scores, seconds)
+            self._epoch_start, self._seconds = self.num_steps, 0.0
+            self._started = time.perf_counter()
+            self.place.end_pass()
+            bar.tell(f"epoch {self.recorder.num_epochs}: {_note(epoch)}  ({seconds:.1f} s)")
+            for hook in on_epoch_end:
+                hook(epoch)
+
+    def _one_pass(self, on_step_end: Sequence[StepHook], interrupts: Interrupts, bar: Bar) -> None:
+        step, scheduler, recorder, place = self.step, self.scheduler, self.recorder, self.place
+        rest = step.accumulation_steps - 1
+        has_ranks = self._runtime.num_ranks > 1
+        next_note = 0.0
+        batches = place.one_pass()
+        for batch in batches:
+            group = (batch, *islice(batches, rest)) if rest else (batch,)
+            loss = step(group)
+            place.num_batches += len(group)
+            if step.skipped:
+                self._count_skipped()
+                continue
+            scheduler.step()
+            self._last_batches = group
+            has_looked = recorder.add_loss(loss)
+            self.num_steps += 1
+            if self._keeps_rng:
+                self._rng = torch.get_rng_state()
+            for hook in on_step_end:
+                hook(self.num_steps - 1, loss)
+            if bar.is_shown and ((now := time.perf_counter()) > next_note or self.num_steps == self.total_steps):
+                next_note = now + _SECONDS_PER_NOTE
+                lr = recorder.policy.lr(self.num_steps - 1)
+                bar.move_to(self.num_steps, f"lr {lr:.2g}  loss {recorder.last_loss:.4g}")
+            if interrupts.pending or (has_ranks and has_looked):
+                self._act_on(interrupts, has_looked)
+            if self.num_steps == self.total_steps or self.stop_reason is not None:
+                break
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.perf_counter() - self._started
+
+    def _act_on(self, interrupts: Interrupts, has_looked: bool) -> None:
+        # All ranks must stop after the same step: they ask each other whenever they look at their losses.
+        if self._runtime.num_ranks == 1 or (has_looked and any(self._runtime.gather(interrupts.pending))):
+            raise KeyboardInterrupt
+
+    def _count_skipped(self) -> None:
+        self._num_skipped += 1
+        if self._num_skipped >= _MOST_SKIPPED and self.num_steps == 0:
+            raise DivergedError(
+                f"the gradient scaler skipped all of the first {self._num_skipped} updates: the gradients are not "
+                'finite; look for NaN in the inputs, or train with mixed_precision="bf16"',
+                step=0,
+                lr=float(self.recorder.policy.lr(0)),
+            )
+
+    def _explain(self, error: DivergedError) -> None:
+        if error.step is not None and error.step >= self.num_steps and _has_nan(self._last_batches):
+            error.add("this step's batch holds values that are not finite")
+
+    # -- going back and going on ------------------------------------------------------------------------------------
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether model, optimizer and scheduler belong to the same step."""
+        return not self.step.is_updating and self.scheduler.last_epoch == self.num_steps == self.recorder.num_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the model and the optimizer, the places of all ranks included; every rank must call it."""
+        self.recorder.look()
+        place = self.place.state_dict()
+        if self._rng is not None and self.place.is_within:
+            # After an exception in the middle of a step the generator has moved on; the step will be made again.
+            place["now"]["global"]["torch"] = self._rng
+        return {
+            "number": self.number,
+            "policy": self.text,
+            "num_steps": self.num_steps,
+            "epoch_start": self._epoch_start,
+            "seconds": self._elapsed(),
+            "rescalings": list(self._rescalings),
+            "groups_at_start": copy.deepcopy(self.groups_at_start),
+            "recorder": self.recorder.state_dict(),
+            "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
+            "places": self._runtime.gather(place),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a saved fit was.
+
+        Raises:
+            CheckpointError: the fit is another one, or its callbacks are.
+        """
+        check_policy(self.number, state["policy"], self.text)
+        saved = [name for name, _ in state["callbacks"]]
+        given = [type(callback).__name__ for callback in self.callbacks]
+        if saved != given:
+            raise CheckpointError(
+                f"fit {self.number} of the saved run has the callbacks {saved}, got {given}; pass the same ones"
+            )
+        for callback, (_, its_state) in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(its_state)
+        self._load_progress(state)
+        self.place.load_state_dict(state["places"][self._runtime.rank])
+
+    def _load_progress(self, state: Mapping[str, Any]) -> None:
+        self.num_steps, self._epoch_start = state["num_steps"], state["epoch_start"]
+        self._seconds = state["seconds"]
+        self._rescalings = [(at_step, factor) for at_step, factor in state["rescalings"]]
+        self.recorder.load_state_dict(state["recorder"])
+        self._go_to(self.num_steps)
+
+    def _go_to(self, num_steps: int) -> None:
+        self.scheduler = self._make_scheduler()
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "step": num_steps})
+        self.recorder.policy = self._fastest()
+
+    def _make_scheduler(self) -> PolicyLR:
+        policies = [self._rescaled(policy) for policy in self._policies]
+        return PolicyLR(self.step.optimizer, policies if len(policies) > 1 else policies[0])
+
+    def _rescaled(self, policy: Policy) -> Policy:
+        for at_step, factor in self._rescalings:
+            policy = Rescaled(original=policy, factor=factor, at_step=at_step)
+        return policy
+
+    def _fastest(self) -> Policy:
+        steps = range(self.total_steps)
+        policies = [self._rescaled(policy) for policy in self._policies]
+        return policies[0] if len(policies) == 1 else max(policies, key=lambda policy: float(policy.lr(steps).max()))
+
+    def _state_for_rollback(self) -> dict[str, Any]:
+        step = self.step
+        return {
+            "model": step.model.state_dict(),
+            "optimizer": step.optimizer.state_dict(),
+            "scaler": None if step.scaler is None else step.scaler.state_dict(),
+            "clip": None if step.clip is None else step.clip.state_dict(),
+            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "place": self.place.state_dict(),
+            "progress": {
+                "num_steps": self.num_steps,
+                "epoch_start": self._epoch_start,
+                "seconds": 0.0,
+                "recorder": self.recorder.state_dict(),
+            },
+        }
+
+    def _roll_back(self, error: DivergedError, bar: Bar) -> None:
+        good = self._good
+        assert good is not None
+        step = self.step
+        step.model.load_state_dict(good["model"])
+        step.optimizer.load_state_dict(copy.deepcopy(good["optimizer"]))
+        if step.scaler is not None:
+            step.scaler.load_state_dict(good["scaler"])
+        if step.clip is not None:
+            step.clip.load_state_dict(copy.deepcopy(good["clip"]))
+        for callback, state in zip(self.callbacks, good["callbacks"], strict=True):
+            callback.load_state_dict(copy.deepcopy(state))
+        at_step = good["progress"]["num_steps"]
+        self._rescalings.append((at_step, _ROLLBACK_FACTOR))
+        self._load_progress({**good["progress"], "rescalings": self._rescalings})
+        self.place.load_state_dict(good["place"])
+        bar.warn(
+            f"the training loss was not finite at step {error.step}; rolled back to step {at_step}, "
+            f"the rates from there on times {_ROLLBACK_FACTOR}"
+        )
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and not bool(value.isfinite().all())
+    if isinstance(value, Mapping):
+        return any(map(_has_nan, value.values()))
+    return isinstance(value, (tuple, list)) and any(map(_has_nan, value))
+
+
+def _note(epoch: Epoch) -> str:
+    parts = [f"train loss {epoch.train_loss:.4g}"]
+    if epoch.valid_loss is not None:
+        parts.append(f"valid loss {epoch.valid_loss:.4g}")
+    return "  ".join(parts + [f"{name} {value:.4g}" for name, value in epoch.metrics.items()])

@@ -1,0 +1,180 @@
+"""All that a Learner is, as one state, and back: what a checkpoint holds."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cyclewise.errors import CheckpointError
+from cyclewise.training import bundle
+from cyclewise.training.calls import packed, unpacked
+from cyclewise.training.parts import Parts
+from cyclewise.training.place import Place
+
+
+class SaveMethods(Parts):
+    """What a Learner can be asked to write and to read back."""
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint of everything, also from a callback in the middle of a fit, and return its folder.
+
+        Raises:
+            OSError: it cannot be written; checkpoints before it are still there.
+        """
+        found = write(self, Path(directory))
+        return Path(directory) if found is None else found.path
+
+    def resume(self, directory: str | os.PathLike[str]) -> int:
+        """Go back to the newest checkpoint; the same calls as before then go on from there.
+
+        Fits and range tests that had ended return their stored records; the fit that was cut off goes on with its next
+        step and ends with the bits of an uninterrupted run.
+
+        Args:
+            directory: where a :class:`Checkpoint` or :meth:`save` wrote.
+
+        Returns:
+            the steps that were done, over all fits; 0, with a warning, where there is no checkpoint.
+
+        Raises:
+            CheckpointError: all checkpoints are damaged, or they are of another model, optimizer or number of ranks.
+        """
+        found = _load(self, directory)
+        if found is None:
+            return 0
+        checkpoint, state = found
+        restore_position(self, state, checkpoint.path)
+        self.interrupted = state["run"]
+        return checkpoint.step
+
+    def load(self, directory: str | os.PathLike[str]) -> int:
+        """Take weights, optimizer state and history from the newest checkpoint, and train on in any other way.
+
+        Returns, raises: as :meth:`resume`.
+        """
+        found = _load(self, directory)
+        return 0 if found is None else found[0].step
+
+
+def collect(learner: Parts) -> dict[str, Any]:
+    """Return the state of a Learner, in the middle of a fit or between two; every rank must call it."""
+    run, runtime, clip = learner.run, learner.runtime, learner.clip
+    # Between two fits the place is that of a run that has not begun.
+    data = learner.own_data
+    places = None if run is not None else runtime.gather(Place(data.train_loader, data.valid_loader).state_dict())
+    return {
+        "num_ranks": runtime.num_ranks,
+        "model": learner.model.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": None if runtime.scaler is None else runtime.scaler.state_dict(),
+        "clip": None if clip is None else clip.state_dict(),
+        "calls": learner.calls.state_dict(),
+        "history": packed(learner.history),
+        "run": None if run is None else run.state_dict(),
+        "places": places,
+    }
+
+
+def write(learner: Parts, directory: Path, *, valid_loss: float | None = None) -> bundle.Found | None:
+    """Write a checkpoint; the first rank does, the others return None.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    state = collect(learner)
+    if not learner.runtime.is_main:
+        return None
+    num_steps = learner.history.num_steps + (0 if learner.run is None else learner.run.num_steps)
+    return bundle.write(directory, state, step=num_steps, about={"valid_loss": valid_loss})
+
+
+def newest(directory: Path) -> tuple[bundle.Found, dict[str, Any], list[str]] | None:
+    """Return the newest checkpoint that can be believed, its state, and what was wrong with newer ones.
+
+    Returns:
+        None where the directory holds no checkpoint.
+
+    Raises:
+        CheckpointError: it holds some, and all are damaged.
+    """
+    found = bundle.find(directory)
+    complaints: list[str] = []
+    for checkpoint in reversed(found):
+        try:
+            return checkpoint, bundle.read(checkpoint.path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    if found:
+        raise CheckpointError(
+            f"directory must hold a checkpoint that can be used, got {len(found)} damaged one(s) in "
+            f"{str(directory)!r}; start the run again in another directory: " + "; ".join(complaints)
+        )
+    return None
+
+
+def restore_weights(learner: Parts, state: Mapping[str, Any], path: Path) -> None:
+    """Put weights, optimizer, scaler, clipping and history back.
+
+    Raises:
+        CheckpointError: the state is that of another model, optimizer or number of processes.
+    """
+    runtime = learner.runtime
+    own = learner.model.state_dict()
+    differing = [
+        name for name in {**own, **state["model"]}
+        if name not in own or name not in state["model"] or _shape(own[name]) != _shape(state["model"][name])
+    ]  # fmt: skip
+    if differing:
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} is of another model: {len(differing)} of its entries differ, such as "
+            f"{differing[0]!r}; make the Learner with the model that was saved"
+        )
+    try:
+        learner.optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} is of another optimizer ({error}); make the Learner with the one that was "
+            "saved"
+        ) from error
+    learner.model.load_state_dict(state["model"])
+    if runtime.scaler is not None and state["scaler"] is not None:
+        runtime.scaler.load_state_dict(state["scaler"])
+    if learner.clip is not None and state["clip"] is not None:
+        learner.clip.load_state_dict(state["clip"])
+    learner.history = unpacked(state["history"])
+
+
+def restore_position(learner: Parts, state: Mapping[str, Any], path: Path) -> None:
+    """Put back the calls that were made, and between two fits the place in the data.
+
+    Raises:
+        CheckpointError: the state is that of another number of processes.
+    """
+    runtime = learner.runtime
+    if state["num_ranks"] != runtime.num_ranks:
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} was written by {state['num_ranks']} processes, got {runtime.num_ranks}; "
+            "start as many, or take its weights alone with learn.load(directory)"
+        )
+    learner.calls.load(state["calls"])
+    if state["places"] is not None:
+        data = learner.own_data
+        Place(data.train_loader, data.valid_loader).load_state_dict(state["places"][runtime.rank])
+
+
+def _load(learner: Parts, directory: str | os.PathLike[str]) -> tuple[bundle.Found, dict[str, Any]] | None:
+    found = newest(Path(directory))
+    if found is None:
+        warnings.warn(f"there is no complete checkpoint in {str(directory)!r}; starting from step 0", UserWarning,
+                      stacklevel=4)  # fmt: skip
+        return None
+    checkpoint, state, complaints = found
+    for complaint in complaints:
+        warnings.warn(f"{complaint}; the one before it is", UserWarning, stacklevel=4)
+    restore_weights(learner, state, checkpoint.path)
+    return checkpoint, state
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", None)

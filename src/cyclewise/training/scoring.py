@@ -1,0 +1,179 @@
+"""Scores on held-out batches: loss and metrics, streamed over batches and ranks; predictions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from cyclewise._validation import describe
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.stepping import Step, batch_loss, evaluating, forward, split_batch
+from cyclewise.training.runtime import Runtime
+
+Metric = Callable[[Any, Any], Any]
+
+
+@runtime_checkable
+class StreamingMetric(Protocol):
+    """A metric with a state of its own, such as any of torchmetrics; it synchronises its ranks itself."""
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take a batch in."""
+
+    def compute(self) -> Any:
+        """Return the value over all batches since the last reset."""
+
+    def reset(self) -> None:
+        """Forget all batches."""
+
+
+def check_metrics(metrics: Any, model: nn.Module) -> dict[str, Metric]:
+    """Return metrics by name; those that are modules are moved to the model's device.
+
+    Raises:
+        ArgumentTypeError: one cannot be called.
+        ArgumentError: one is named "loss".
+    """
+    if not isinstance(metrics, Mapping):
+        metrics = {getattr(metric, "__name__", type(metric).__name__): metric for metric in metrics}
+    for name, metric in metrics.items():
+        if not callable(metric):
+            raise ArgumentTypeError(
+                f"metrics[{name!r}] must be a function (outputs, targets) -> number, got {describe(metric)}; "
+                "pass for example {'accuracy': cyclewise.accuracy}"
+            )
+        if name == "loss":
+            raise ArgumentError("metrics must not contain the name 'loss', got it; the loss is always reported")
+        if isinstance(metric, nn.Module):
+            metric.to(next((parameter.device for parameter in model.parameters()), torch.device("cpu")))
+    return dict(metrics)
+
+
+def score(step: Step, model: nn.Module, metrics: Mapping[str, Any], loader: Any, runtime: Runtime) -> dict[str, float]:
+    """Return the mean loss and metrics over `loader` in eval mode.
+
+    Functions are averaged over batches weighted by their samples, over all ranks; streaming metrics compute themselves.
+
+    Raises:
+        ArgumentError: the loader is empty.
+    """
+    names = ["loss", *(name for name, metric in metrics.items() if not isinstance(metric, StreamingMetric))]
+    sums = dict.fromkeys(names, 0.0)
+    num_samples = 0
+    outputs: list[Any] = []
+
+    def remember(*arguments: Any, **named: Any) -> Any:
+        outputs[:] = [model(*arguments, **named)]
+        return outputs[0]
+
+    streaming = {name: metric for name, metric in metrics.items() if isinstance(metric, StreamingMetric)}
+    for metric in streaming.values():
+        metric.reset()
+    with evaluating(model):
+        for item in loader:
+            batch = step.placed(item)
+            with step.precision():
+                loss = batch_loss(remember, step.loss_fn, batch)
+            targets = batch if isinstance(batch, Mapping) else batch[-1]
+            size = count_samples(targets)
+            num_samples += size
+            sums["loss"] += float(loss) * size
+            for name in names[1:]:
+                sums[name] += _number(name, _noted(name, metrics[name], outputs[0], targets)) * size
+            for name, metric in streaming.items():
+                _noted(name, metric.update, outputs[0], targets)
+    *totals, total_samples = runtime.sum([*sums.values(), float(num_samples)])
+    if not total_samples:
+        raise ArgumentError(
+            "valid_loader must yield at least one batch, got an empty one; "
+            "check the size of the data set, or pass None for no validation"
+        )
+    scores = {name: total / total_samples for name, total in zip(names, totals, strict=True)}
+    for name, metric in streaming.items():
+        scores[name] = _number(name, metric.compute())
+        metric.reset()
+    return {name: scores[name] for name in ("loss", *metrics)}
+
+
+def predict(step: Step, model: nn.Module, loader: Any) -> Any:
+    """Return the outputs of `model` in eval mode for all batches of `loader`, joined along the first dimension.
+
+    A batch is ``(inputs, targets)``, whose targets are ignored, a dict, or a tensor of inputs. Outputs that are tensors
+    come back as one tensor on the CPU, tuples and dicts of tensors as such.
+    """
+    parts = []
+    with evaluating(model), step.precision():
+        for item in loader:
+            batch = step.placed(item)
+            if isinstance(batch, Mapping):
+                output = model(**batch)
+            else:
+                output = forward(model, batch if isinstance(batch, Tensor) else split_batch(batch)[0])
+            parts.append(_on_cpu(output))
+    if not parts:
+        raise ArgumentError("inputs must hold at least one batch, got none; check the size of the data set")
+    return _joined(parts)
+
+
+def count_samples(targets: Any) -> int:
+    """Return the samples of a batch by its targets; 1 where they do not say.
+
+    >>> count_samples(torch.zeros(3, 2)), count_samples({"labels": torch.zeros(5)})
+    (3, 5)
+    """
+    if isinstance(targets, Tensor):
+        return len(targets) if targets.ndim else 1
+    if isinstance(targets, Mapping):
+        return next((count_samples(value) for value in targets.values() if isinstance(value, Tensor)), 1)
+    return len(targets) if hasattr(targets, "__len__") else 1
+
+
+def _noted(name: str, metric: Metric, outputs: Any, targets: Any) -> Any:
+    try:
+        return metric(outputs, targets)
+    except Exception as error:
+        # The user's own exception passes through; from Python 3.11 on it can say where it happened.
+        if hasattr(error, "add_note"):
+            error.add_note(f"raised by metrics[{name!r}] for outputs {shape(outputs)} and targets {shape(targets)}")
+        raise
+
+
+def shape(value: Any) -> str:
+    """Return what a batch item looks like, for a message.
+
+    >>> shape(torch.zeros(2, 3))
+    'torch.float32 of shape (2, 3)'
+    """
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = shape(value) if isinstance(value, Tensor) else repr(value)
+        raise ArgumentError(
+            f"metrics[{name!r}] must return one number, got {got}; average it, or return a part of it"
+        ) from error
+
+
+def _on_cpu(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float().cpu() if output.dtype in (torch.bfloat16, torch.float16) else output.cpu()
+    if isinstance(output, Mapping):
+        return {key: _on_cpu(value) for key, value in output.items() if isinstance(value, (Tensor, tuple, list))}
+    if isinstance(output, (tuple, list)):
+        return tuple(_on_cpu(value) for value in output)
+    return output
+
+
+def _joined(parts: list[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts) if first.ndim else torch.stack(parts)
+    if isinstance(first, dict):
+        return {key: _joined([part[key] for part in parts]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_joined([part[i] for part in parts]) for i in range(len(first)))
+    return parts
