@@ -45,6 +45,8 @@ ENTRIES = [
     ("Together", "the weight decay by a policy of its own",
      "cw.Together(rate=cw.Cosine(max_lr=0.1, total_steps=1000), "
      "decays=cw.Linear(start_lr=0.0, end_lr=0.05, total_steps=1000))"),
+    ("Rescaled", "half the rate from a step on, as after a rollback",
+     "cw.Rescaled(original=cw.OneCycle(max_lr=0.4, total_steps=1000), factor=0.5, at_step=250)"),
 ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_impossible_values_are_usage_errors():
 
 
 def test_every_policy_made_of_numbers_has_a_command():
-    made_of_policies = {"Join", "Extended", "Together"}
+    made_of_policies = {"Join", "Extended", "Rescaled", "Together"}
     ours = [policy for policy in registered_policies() if policy.__module__.startswith("cyclewise.")]
     names = {policy.__name__ for policy in ours} - made_of_policies
     commands = {"".join(part.title() for part in command.name.split("-")) for command in policy_app.registered_commands}

@@ -235,7 +235,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
                 self.calls.num_fits + 1, step, policies, self.own_data, callbacks, self.runtime,
                 groups_at_start=groups_at_start,
                 sets_decay=wd is not None,
-                keeps_rng=any(isinstance(callback, Checkpoint) for callback in callbacks),
+                can_undo=any(isinstance(callback, Checkpoint) for callback in callbacks),
             )  # fmt: skip
             self.run = run
             stack.callback(self._end, run, callbacks)
@@ -276,7 +276,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
                     bar=bar,
                 )
         except KeyboardInterrupt:
-            if run.is_between_steps:
+            if run.undo_half_step():
                 for callback in callbacks:
                     callback.on_interrupt(self)
             raise

@@ -45,7 +45,7 @@ class Run:
         runtime: the ranks.
         groups_at_start: the optimizer's hyperparameters as they were when the fit was called.
         sets_decay: whether the fit has a weight decay of its own.
-        keeps_rng: note torch's generator after every step, for a checkpoint in the middle of one.
+        can_undo: note buffers and torch's generator after every step, for an exception in the middle of the next.
 
     Attributes:
         num_steps: updates made.
@@ -64,7 +64,7 @@ class Run:
         *,
         groups_at_start: Groups,
         sets_decay: bool,
-        keeps_rng: bool,
+        can_undo: bool,
     ) -> None:
         self.number = number
         self.step = step
@@ -78,8 +78,10 @@ class Run:
         self.place = Place(data.train_loader, data.valid_loader)
         self._policies = list(policies)
         self._runtime = runtime
-        self._keeps_rng = keeps_rng
-        self._rng: Tensor | None = None
+        self._can_undo = can_undo
+        self._buffers = list(step.model.buffers())
+        self._marked: tuple[Tensor, list[Tensor]] | None = None
+        self._is_in_step = False
         self._rescalings: list[tuple[int, float]] = []
         self._epoch_start = 0
         self._seconds = 0.0
@@ -108,6 +110,8 @@ class Run:
             DivergedError: a training loss was not finite.
             KeyboardInterrupt: Ctrl-C was pressed; the last step is whole.
         """
+        if self._can_undo:
+            self._mark()
         while self.num_steps < self.total_steps and self.stop_reason is None:
             if rolls_back and not self.place.is_within:
                 self._good = copy.deepcopy(self._state_for_rollback())
@@ -139,17 +143,21 @@ class Run:
         batches = place.one_pass()
         for batch in batches:
             group = (batch, *islice(batches, rest)) if rest else (batch,)
+            self._is_in_step = True
             loss = step(group)
             place.num_batches += len(group)
             if step.skipped:
                 self._count_skipped()
+                if self._can_undo:
+                    self._mark()
                 continue
             scheduler.step()
             self._last_batches = group
             has_looked = recorder.add_loss(loss)
             self.num_steps += 1
-            if self._keeps_rng:
-                self._rng = torch.get_rng_state()
+            if self._can_undo:
+                self._mark()
+            self._is_in_step = False
             for hook in on_step_end:
                 hook(self.num_steps - 1, loss)
             if bar.is_shown and ((now := time.perf_counter()) > next_note or self.num_steps == self.total_steps):
@@ -183,6 +191,28 @@ class Run:
         if error.step is not None and error.step >= self.num_steps and _has_nan(self._last_batches):
             error.add("this step's batch holds values that are not finite")
 
+    def _mark(self) -> None:
+        if self._marked is None:
+            self._marked = (torch.get_rng_state(), [buffer.clone() for buffer in self._buffers])
+            return
+        copies = self._marked[1]
+        if copies:
+            torch._foreach_copy_(copies, self._buffers)
+        self._marked = (torch.get_rng_state(), copies)
+
+    def undo_half_step(self) -> bool:
+        """Take back what an exception in the middle of a step left; return whether that could be done."""
+        if not self._is_in_step:
+            return True
+        if not self.is_between_steps or self._marked is None:
+            return False
+        torch.set_rng_state(self._marked[0])
+        with torch.no_grad():
+            for buffer, copy_of_it in zip(self._buffers, self._marked[1], strict=True):
+                buffer.copy_(copy_of_it)
+        self._is_in_step = False
+        return True
+
     # -- going back and going on ------------------------------------------------------------------------------------
 
     @property
@@ -194,9 +224,6 @@ class Run:
         """Return all but the model and the optimizer, the places of all ranks included; every rank must call it."""
         self.recorder.look()
         place = self.place.state_dict()
-        if self._rng is not None and self.place.is_within:
-            # After an exception in the middle of a step the generator has moved on; the step will be made again.
-            place["now"]["global"]["torch"] = self._rng
         return {
             "number": self.number,
             "policy": self.text,
