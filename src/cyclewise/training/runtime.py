@@ -45,7 +45,8 @@ class Runtime:
         if accelerator is None and _needs_accelerator(mixed_precision):
             from accelerate import Accelerator
 
-            accelerator = Accelerator(mixed_precision=mixed_precision)
+            # Without an accelerator in the machine, Accelerate brings the processes together only if told so.
+            accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
         elif accelerator is not None:
             _check(accelerator, mixed_precision)
         self.accelerator = accelerator
@@ -114,7 +115,7 @@ class Runtime:
                 loader, num_processes=self.num_ranks, process_index=self.rank, put_on_device=False,
                 rng_types=["generator"], even_batches=is_even,
             )  # fmt: skip
-        return EveryNth(loader, self.rank, self.num_ranks)
+        return EveryNth(loader, self.rank, self.num_ranks, is_even=is_even)
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all ranks, on every rank."""
@@ -132,9 +133,12 @@ class Runtime:
 
 
 def _needs_accelerator(mixed_precision: str | None) -> bool:
-    started_together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    return started_together or precision != "no"
+    return _num_started() > 1 or precision != "no"
+
+
+def _num_started() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _check(accelerator: Any, mixed_precision: str | None) -> None:
@@ -147,6 +151,11 @@ def _check(accelerator: Any, mixed_precision: str | None) -> None:
         raise ArgumentError(
             f"accelerator must run on one device or on DistributedDataParallel, got {kind}; "
             "drive a loop of your own with PolicyLR there"
+        )
+    if accelerator.num_processes == 1 and _num_started() > 1:
+        raise ArgumentError(
+            f"accelerator must bring the {_num_started()} processes together, got one that sees 1; make it with "
+            "Accelerator(cpu=True), or leave it out"
         )
     if mixed_precision is not None and mixed_precision != str(accelerator.mixed_precision):
         raise ArgumentError(
