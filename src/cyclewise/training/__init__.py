@@ -11,6 +11,7 @@ from cyclewise.training.history import Epoch, History
 from cyclewise.training.learner import ConvLearner, Learner
 from cyclewise.training.metrics import accuracy
 from cyclewise.training.snapshots import Snapshots
+from cyclewise.training.tracking import Track
 
 __all__ = [
     "Callback",
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "Learner",
     "Snapshots",
+    "Track",
     "WeightAverage",
     "accuracy",
     "calibration_error",

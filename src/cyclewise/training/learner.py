@@ -17,7 +17,7 @@ from cyclewise.errors import ArgumentError, DivergedError
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test import RangeTest, lr_find_by_step
-from cyclewise.stepping import LossFunction, Step
+from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.calls import Calls, as_text
@@ -28,7 +28,7 @@ from cyclewise.training.groups import LayerMethods, check_layer_groups, frozen_b
 from cyclewise.training.history import History
 from cyclewise.training.interrupts import interrupts_between_steps
 from cyclewise.training.metrics import class_loss
-from cyclewise.training.run import Run
+from cyclewise.training.run import Run, as_policies
 from cyclewise.training.runtime import Runtime
 from cyclewise.training.saving import SaveMethods
 from cyclewise.training.sched import Sched
@@ -182,8 +182,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
         Args:
             options: keyword arguments of :func:`cyclewise.lr_find`, such as ``num_steps=300``.
 
-        Returns:
-            the record; a refusal is a record too.
+        A refusal is a record too.
         """
         options.setdefault("progress", self._own_progress)
         record = self.calls.range_test()
@@ -218,7 +217,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
             PolicyError: the policy does not fit the optimizer.
             CheckpointError: after a resume, the fit is not the one that was saved.
         """
-        policies = _policies(policy)
+        policies = as_policies(policy)
         finished = self.calls.finished_fit(as_text(policies))
         if finished is not None:
             self._last_fit, self._fit_is_newer = finished, True
@@ -309,6 +308,11 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
             self.run.stop_reason = reason
 
     @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return device_of(self.model)
+
+    @property
     def num_steps(self) -> int:
         """Updates made so far, over all fits."""
         return self.history.num_steps + (0 if self.run is None else self.run.num_steps)
@@ -385,14 +389,3 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
 
 
 ConvLearner = Learner
-
-
-def _policies(policy: Any) -> list[Policy]:
-    policies = [policy] if isinstance(policy, Policy) else list(policy)
-    lengths = {part.total_steps for part in policies}
-    if len(lengths) != 1:
-        raise ArgumentError(
-            f"policy must have one total_steps for all groups, got {sorted(lengths)}; "
-            "make the shorter ones longer with extend()"
-        )
-    return policies

@@ -108,6 +108,12 @@ class Recorder:
         self._epochs.append(epoch)
         return epoch
 
+    def is_healthy(self) -> bool:
+        """Return whether the last epoch's loss is near the best one's: not on its way up to a divergence."""
+        losses = [epoch.train_loss for epoch in self._epochs]
+        best = min(losses, default=math.inf)
+        return not losses or losses[-1] <= best + max(0.5 * (losses[0] - best), 0.1 * abs(best))
+
     def history(self) -> History:
         """Return what was recorded; losses still on the device are read, finite or not."""
         try:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cyclewise.errors import CheckpointError, DivergedError
+from cyclewise._validation import instance
+from cyclewise.errors import ArgumentError, CheckpointError, DivergedError
 from cyclewise.param_groups import Groups
 from cyclewise.policies import Policy, Rescaled
 from cyclewise.progress import Bar
@@ -113,7 +114,7 @@ class Run:
         if self._can_undo:
             self._mark()
         while self.num_steps < self.total_steps and self.stop_reason is None:
-            if rolls_back and not self.place.is_within:
+            if rolls_back and not self.place.is_within and (self._good is None or self.recorder.is_healthy()):
                 self._good = copy.deepcopy(self._state_for_rollback())
             self._started = time.perf_counter()
             try:
@@ -318,6 +319,26 @@ class Run:
             f"the training loss was not finite at step {error.step}; rolled back to step {at_step}, "
             f"the rates from there on times {_ROLLBACK_FACTOR}"
         )
+
+
+def as_policies(policy: Any) -> list[Policy]:
+    """Return a policy, or a list of one per group, as a list.
+
+    Raises:
+        ArgumentError: their lengths differ, or there are none.
+        ArgumentTypeError: it is neither.
+    """
+    policies = list(policy) if isinstance(policy, (list, tuple)) else [policy]
+    for part in policies:
+        instance("policy", part, Policy, "a policy, or a list of one per parameter group",
+                 way_out="pass for example OneCycle(max_lr=0.1, total_steps=1000)")  # fmt: skip
+    lengths = {part.total_steps for part in policies}
+    if len(lengths) != 1:
+        raise ArgumentError(
+            f"policy must have one total_steps for all groups, got {sorted(lengths)}; "
+            "make the shorter ones longer with extend()"
+        )
+    return policies
 
 
 def _has_nan(value: Any) -> bool:
