@@ -14,6 +14,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_seed():
+def _one_thread_a_seed_and_gradients():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    yield
+    was_enabled = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert was_enabled, "this test, or what it tests, has left gradients off"

@@ -54,6 +54,23 @@ def test_fit_finds_a_rate_trains_and_writes_a_report():
     assert "Learning-rate range test" in Path("out.html").read_text()
 
 
+def test_a_run_goes_on_from_its_checkpoint():
+    arguments = ["fit", EXAMPLE, "--epochs", "2", "--json"]
+    whole = json.loads(run(*arguments).stdout)
+    first = run(*arguments, "--run", "here")
+    again = run(*arguments, "--run", "here")
+    assert run(*arguments[:-1], "--run", "here").stdout.startswith("resumed at step 26\n")
+    assert json.loads(first.stdout) == json.loads(again.stdout) == whole
+
+
+def test_a_run_of_another_model_is_refused():
+    code = Path(EXAMPLE.rpartition(":")[0]).read_text()
+    assert run("fit", EXAMPLE, "--epochs", "1", "--max-lr", "0.01", "--run", "here").exit_code == 0
+    result = run("fit", write(code.replace("64)", "32)")), "--epochs", "1", "--max-lr", "0.01", "--run", "here")
+    assert result.exit_code == 1
+    assert "checkpoint" in result.stderr
+
+
 def test_fit_as_json():
     values = json.loads(run("fit", EXAMPLE, "--epochs", "1", "--max-lr", "0.01", "--json").stdout)
     assert values["range_test"] is None

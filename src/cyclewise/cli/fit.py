@@ -1,5 +1,6 @@
 """``cyclewise fit``: one-cycle training of the user's own Learner."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,10 @@ def fit(
     max_lr: Annotated[float | None, typer.Option(help="Peak rate; left out, a range test finds it first.")] = None,
     pct_start: Annotated[float, typer.Option(help="Fraction of the steps spent rising, 0 to 1.")] = 0.3,
     wd: Annotated[float | None, typer.Option(help="Weight decay; left out, the optimizer's own.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Write a checkpoint here after every epoch; started again, the run goes on from the last."),
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     html: Html = None,
@@ -22,14 +27,18 @@ def fit(
     """Train with one cycle and show what happened."""
     with exit_status(show_traceback=show_traceback):
         from cyclewise.cli.target import make_learner
+        from cyclewise.training import Checkpoint
 
         output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():
             learner = make_learner(target, seed)
+            if run is not None and run.exists():
+                output.say(f"resumed at step {learner.resume(run)}")
             found = learner.lr_find(seed=seed) if max_lr is None else None
             if found is not None:
                 output.say(str(found))
-            history = learner.fit_one_cycle(epochs, max_lr, pct_start=pct_start, wd=wd)
+            callbacks = [] if run is None else [Checkpoint(run)]
+            history = learner.fit_one_cycle(epochs, max_lr, pct_start=pct_start, wd=wd, callbacks=callbacks)
         output.say(str(history))
         values = {"history": history.to_dict(), "range_test": None if found is None else found.to_dict()}
         output.finish(values, [history] if found is None else [found, history])

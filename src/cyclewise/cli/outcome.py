@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from cyclewise.errors import CyclewiseError, DivergedError, SuggestionError
+from cyclewise.errors import CheckpointError, CyclewiseError, DivergedError, SuggestionError
 
 FAILED, USAGE, REFUSED = 1, 2, 3
 
@@ -41,7 +41,8 @@ def exit_status(*, show_traceback: bool) -> Iterator[None]:
 def _status(error: Exception) -> int:
     if isinstance(error, SuggestionError):
         return REFUSED
-    return USAGE if isinstance(error, CyclewiseError) and not isinstance(error, DivergedError) else FAILED
+    is_usage = isinstance(error, CyclewiseError) and not isinstance(error, (DivergedError, CheckpointError))
+    return USAGE if is_usage else FAILED
 
 
 def _message(error: Exception, show_traceback: bool) -> str:

@@ -27,6 +27,7 @@ from cyclewise.stepping import (
 )
 from cyclewise.training.calibration import calibration_error
 from cyclewise.training.data import ArrayLoader, Data
+from cyclewise.training.mean_prediction import MeanPrediction
 from cyclewise.training.scoring import Metric
 
 # Small enough for any model that trains on batches of a usual size, large enough to keep a CPU busy.
@@ -192,13 +193,15 @@ class Ensemble:
         ):
             if self._is_classifier is None:
                 self._is_classifier = self._looks_like_a_classifier()
-            average = _Average(is_classifier=self._is_classifier)
+            average = MeanPrediction(is_classifier=self._is_classifier)
             for member in self._members:
                 if member in stale:
                     self._restart(snapshot, member)
                     member.statistics = self._statistics(bar)
                 self._restart(snapshot, member)
-                average.add(self._outputs(loader, bar))
+                # Here and not in the generator: one that isn't run to its end would leave gradients off behind it.
+                with evaluating(self._model):
+                    average.add(self._outputs(loader, bar))
         return average.batches()
 
     def _restart(self, snapshot: Snapshot, member: "_Member") -> None:
@@ -208,11 +211,10 @@ class Ensemble:
         self._model.load_state_dict(member.state())
 
     def _outputs(self, loader: Any, bar: Bar) -> Iterator[tuple[Tensor, Any]]:
-        with evaluating(self._model):
-            for batch in Batches(loader, name="loader").one_pass():
-                inputs, targets = _split(batch)
-                yield self._forward(inputs), targets
-                bar.advance()
+        for batch in Batches(loader, name="loader").one_pass():
+            inputs, targets = _split(batch)
+            yield self._forward(inputs), targets
+            bar.advance()
 
     def _statistics(self, bar: Bar) -> dict[str, Tensor]:
         self._model.train()
@@ -301,57 +303,6 @@ class _Member:
         state = copy.copy(self._states[self._index])
         state.update(self.statistics or {})
         return state
-
-
-class _Average:
-    """The average over members, batch by batch, in double precision on the CPU."""
-
-    def __init__(self, *, is_classifier: bool) -> None:
-        self._is_classifier = is_classifier
-        self._num_members = 0
-        self._sums: list[Tensor] = []
-        self._targets: list[Any] = []
-        self._dtype = torch.float32
-
-    def add(self, batches: Iterator[tuple[Tensor, Any]]) -> None:
-        """Add the outputs of one more member."""
-        num_batches = 0
-        for outputs, targets in batches:
-            self._dtype = torch.promote_types(outputs.dtype, torch.float32)
-            wide = outputs.to("cpu").to(torch.promote_types(outputs.dtype, torch.float64))
-            # Sums of probabilities are kept as logarithms: a probability that underflows would cost an infinite loss.
-            wide = torch.log_softmax(wide, dim=1) if self._is_classifier else wide
-            targets = to_device(targets, torch.device("cpu"))
-            if self._num_members == 0:
-                self._sums.append(wide)
-                self._targets.append(targets)
-            else:
-                self._check_same(num_batches, wide, targets)
-                total = self._sums[num_batches]
-                self._sums[num_batches] = torch.logaddexp(total, wide) if self._is_classifier else total + wide
-            num_batches += 1
-        if num_batches != len(self._sums):
-            self._refuse(f"{len(self._sums)} batches and then {num_batches}")
-        self._num_members += 1
-
-    def batches(self) -> list[tuple[Tensor, Any]]:
-        """Return the average and the targets of each batch, in the outputs' precision but at least single."""
-        number = torch.tensor(self._num_members, dtype=torch.float64)
-        return [
-            ((total - number.log() if self._is_classifier else total / number).to(self._dtype), targets)
-            for total, targets in zip(self._sums, self._targets, strict=True)
-        ]
-
-    def _check_same(self, index: int, outputs: Tensor, targets: Any) -> None:
-        if index >= len(self._sums) or outputs.shape != self._sums[index].shape:
-            self._refuse("batches of other sizes")
-        if isinstance(targets, Tensor) and not torch.equal(targets, self._targets[index]):
-            self._refuse("batches with other targets")
-
-    def _refuse(self, what: str) -> None:
-        raise ArgumentError(
-            f"loader must yield the same batches in every pass, got {what}; pass one that does not shuffle"
-        )
 
 
 def _split(batch: Any) -> tuple[Any, Any]:
