@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser release-check bench bench-lr bench-lr-test docs clean
+.PHONY: help demo test check lint types unit test-browser release-check bench bench-training bench-lr bench-lr-test docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -54,6 +54,11 @@ docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation ane
 bench: $(VENV)/.dev ## benchmarks that take a minute; results go to benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduler_step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lr_find_cost.py
+
+bench-training: $(VENV)/.dev ## the loop beside a hand-written one, a hundred kills, snapshot ensembles
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_loop.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_resume.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/snapshot_ensemble.py
 
 bench-lr: $(VENV)/.dev ## regret, interval and refusals of lr_find on the development tasks
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.regret development --num-steps 100 50 300

@@ -7,10 +7,11 @@ The two packages bring weights trained on ImageNet and the network (arXiv:1905.1
 1,024 of Fashion-MNIST for training, drawn anew for each seed, and the first 2,000 test images; 64 x 64, grey in all
 three channels. They are Debian's dataset-fashion-mnist; `CYCLEWISE_DATA` names another folder with its four files.
 
-Three ways, four epochs of one network each, every rate from a range test of that run:
+Four ways, four epochs of one network each, every rate from a range test of that run:
 
 - "head first, then lower rates below": one epoch with the body frozen and its BatchNorms in eval mode, then three with
-  a tenth of the rate for the earliest layers.
+  lower rates for the earlier layers.
+- "lower rates below, from the start": the latter for all four epochs.
 - "one rate for all layers": pretrained too, but all layers train at one rate from the start.
 - "from scratch": the same network without the weights.
 
@@ -48,8 +49,8 @@ BATCH_SIZE = 32
 NUM_EPOCHS = 4
 NUM_HEAD_EPOCHS = 1
 NUM_RANGE_STEPS = 100
-# The earliest layers' rate over the head's.
-LOWEST_SHARE = 0.1
+# The earliest layers' rate over the head's; of 0.1 and 0.3 the better one with a seed that is none of the above.
+LOWEST_SHARE = 0.3
 # Where the range test gives none; each time is recorded.
 FALLBACK_LR = 1e-2
 NUM_CLASSES = 10
@@ -123,10 +124,26 @@ def head_first(seed: int) -> tuple[cw.Learner, list[float], list[str | None]]:
     learn.freeze(batch_norm="eval")
     head_lr, first_refusal = found_lr(learn, NUM_HEAD_EPOCHS)
     learn.fit_one_cycle(NUM_HEAD_EPOCHS, max_lr=head_lr)
-    learn.unfreeze()
-    max_lr, refusal = found_lr(learn, NUM_EPOCHS - NUM_HEAD_EPOCHS)
-    learn.fit_one_cycle(NUM_EPOCHS - NUM_HEAD_EPOCHS, max_lr=slice(LOWEST_SHARE * max_lr, max_lr))
+    max_lr, refusal = train_all(learn, NUM_EPOCHS - NUM_HEAD_EPOCHS)
     return learn, [head_lr, max_lr], [first_refusal, refusal]
+
+
+def lower_below(seed: int) -> tuple[cw.Learner, list[float], list[str | None]]:
+    """Train everything from the start, with lower rates for the early layers."""
+    learn = pretrained(seed)
+    max_lr, refusal = train_all(learn, NUM_EPOCHS)
+    return learn, [max_lr], [refusal]
+
+
+def train_all(learn: cw.Learner, num_epochs: int) -> tuple[float, str | None]:
+    """Train all layers; the range test is of the same ratios between their rates as the cycle."""
+    learn.unfreeze()
+    groups = learn.optimizer.param_groups
+    for distance, group in enumerate(reversed(groups)):
+        group["lr"] = FALLBACK_LR * LOWEST_SHARE ** (distance / (len(groups) - 1))
+    max_lr, refusal = found_lr(learn, num_epochs)
+    learn.fit_one_cycle(num_epochs, max_lr=slice(LOWEST_SHARE * max_lr, max_lr))
+    return max_lr, refusal
 
 
 def one_rate(seed: int) -> tuple[cw.Learner, list[float], list[str | None]]:
@@ -166,6 +183,7 @@ def pretrained(seed: int) -> cw.Learner:
 
 WAYS: dict[str, Callable[[int], tuple[cw.Learner, list[float], list[str | None]]]] = {
     "head first, then lower rates below": head_first,
+    "lower rates below, from the start": lower_below,
     "one rate for all layers": one_rate,
     "from scratch": from_scratch,
 }
