@@ -1,0 +1,118 @@
+"""What only a CUDA device can show: placing, loss scaling, resuming, and steps that do not wait for the device."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import cyclewise as cw
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def arrays(n=320):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(n, 16, generator=generator)
+    return inputs, (inputs[:, 0] > 0).long()
+
+
+def make_learner(data=None, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 2)).cuda()
+    data = cw.Data.from_arrays(*arrays(), batch_size=32) if data is None else data
+    return cw.Learner(model, data, metrics={"accuracy": cw.accuracy}, progress=False, **options)
+
+
+def loader():
+    train = DataLoader(TensorDataset(*arrays()), batch_size=32, shuffle=True, pin_memory=True)
+    return cw.Data(train, DataLoader(TensorDataset(*arrays(64)), batch_size=32))
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_it_finds_and_trains(precision):
+    learn = make_learner(mixed_precision=precision)
+    found = learn.lr_find(num_steps=100)
+    history = learn.fit_one_cycle(10, max_lr=found.max_lr or 0.01)
+    assert learn.evaluate()["accuracy"] > 0.8
+    assert history.num_steps == 80
+    assert {parameter.device.type for parameter in learn.model.parameters()} == {"cuda"}
+
+
+def test_the_range_test_leaves_no_trace():
+    learn = make_learner(mixed_precision="fp16")
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    generator = torch.cuda.get_rng_state()
+    learn.lr_find(num_steps=60)
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
+    assert torch.equal(torch.cuda.get_rng_state(), generator)
+
+
+class Dies(Exception):
+    pass
+
+
+class DiesAt(cw.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, learner, step, loss):
+        if learner.num_steps == self.step:
+            raise Dies
+
+
+@pytest.mark.parametrize("make_data", [None, loader])
+@pytest.mark.parametrize("precision", ["no", "fp16"])
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(tmp_path, precision, make_data):
+    def make():
+        return make_learner(None if make_data is None else make_data(), mixed_precision=precision)
+
+    def fit(learn, step=None):
+        learn.fit_one_cycle(3, max_lr=0.01, callbacks=[DiesAt(step), cw.Checkpoint(tmp_path, every_steps=3)])
+        return learn.model.state_dict()
+
+    whole = make()
+    whole.fit_one_cycle(3, max_lr=0.01)
+    with pytest.raises(Dies):
+        fit(make(), 14)
+    learn = make()
+    assert learn.resume(tmp_path) == 12
+    assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in fit(learn).items())
+
+
+def test_an_update_that_the_scaler_skips_is_no_step():
+    learn = make_learner(mixed_precision="fp16")
+    scaler = learn.runtime.scaler
+    scaler.scale(torch.ones((), device="cuda"))
+    scaler.update(2.0**40)  # overflows at once, until it has come down
+    history = learn.fit(cw.Constant(lr=0.01, total_steps=16))
+    assert history.num_steps == 16
+    assert scaler.get_scale() < 2.0**30
+    steps = {float(state["step"]) for state in learn.optimizer.state.values()}
+    assert steps == {16.0}
+
+
+def test_a_step_does_not_wait_for_the_device():
+    learn = make_learner()
+    learn.fit(cw.Constant(lr=0.01, total_steps=8))
+
+    class Counts(cw.Callback):
+        num = 0
+
+        def on_step_end(self, learner, step, loss):
+            assert loss.is_cuda
+            self.num += 1
+
+    counts = Counts()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            learn.fit(cw.Constant(lr=0.01, total_steps=64), callbacks=[counts])  # eight epochs
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in caught if "called a synchronizing" in str(warning.message)]
+    assert counts.num == 64
+    # An epoch's end reads its losses, and the scores of its two validation batches, a loss and a metric each.
+    assert len(waits) <= 8 * 5, sorted({f"{warning.filename}:{warning.lineno}" for warning in waits})
