@@ -12,6 +12,14 @@ import cyclewise as cw
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
+@pytest.fixture(autouse=True)
+def _new_precision():
+    # Accelerate keeps one precision per process.
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+
+
 def arrays(n=320):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(n, 16, generator=generator)

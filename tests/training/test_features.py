@@ -56,16 +56,6 @@ def test_an_accelerator_in_full_precision_gives_the_bits_of_none():
     assert plain.evaluate() == accelerated.evaluate()
 
 
-def test_one_precision_after_the_other_in_a_process():
-    results = []
-    for precision in ("bf16", "no", "bf16"):
-        learn = make_learner(mixed_precision=precision)
-        learn.fit(CONSTANT)
-        results.append(weights(learn))
-    assert equal(results[0], results[2])
-    assert not equal(results[0], results[1])
-
-
 def test_what_accelerate_has_prepared_is_unwrapped():
     from accelerate import Accelerator
 

@@ -44,12 +44,7 @@ class Runtime:
             one_of("mixed_precision", mixed_precision, tuple(_DTYPES))
         if accelerator is None and _needs_accelerator(mixed_precision):
             from accelerate import Accelerator
-            from accelerate.state import AcceleratorState, is_initialized
 
-            # Accelerate keeps one precision per process, but a notebook tries one after the other. Learners made before
-            # have read theirs already.
-            if is_initialized() and mixed_precision not in (None, AcceleratorState().mixed_precision):
-                AcceleratorState._reset_state()
             # Without an accelerator in the machine, Accelerate brings the processes together only if told so.
             accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
         elif accelerator is not None:
