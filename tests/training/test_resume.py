@@ -150,6 +150,70 @@ def test_dying_at_every_step(tmp_path):
     assert same(bits(learn), bits(whole))
 
 
+class DieIn(cw.Callback):
+    """Dies in the given call of a hook, counted from 0 over all fits."""
+
+    def __init__(self, hook, count):
+        self.left = count
+        setattr(self, hook, self.act)
+
+    def act(self, *arguments):
+        self.left -= 1
+        if self.left < 0:
+            raise Dies
+
+
+DieIn.__name__ = "DieAt"
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_end", "on_epoch_end", "on_fit_end"])
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_dying_at_every_end_of_an_epoch_or_a_fit(tmp_path, loader, accumulation_steps, hook):
+    def learner():
+        return make_learner(loader, accumulation_steps=accumulation_steps)
+
+    def fits(learn, directory, death):
+        callbacks = [death, cw.Checkpoint(directory, every_steps=1)]
+        learn.fit_one_cycle(1.6, max_lr=0.1, callbacks=callbacks)
+        learn.fit_cyclical(cyc_len=1, num_cycles=2, max_lr=0.05, callbacks=callbacks)
+        return learn
+
+    whole = fits(learner(), tmp_path / "whole", Quiet())
+    for count in range(2 if hook == "on_fit_end" else len(whole.history.epochs)):
+        with pytest.raises(Dies):
+            fits(learner(), tmp_path / str(count), DieIn(hook, count))
+        resumed = learner()
+        resumed.resume(tmp_path / str(count))
+        fits(resumed, tmp_path / str(count), Quiet())
+        assert records(resumed.history) == records(whole.history)
+        assert same(bits(resumed), bits(whole))
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_epoch_end", "on_fit_end"])
+def test_a_fit_that_was_told_to_stop_stays_stopped(tmp_path, hook):
+    class StopAt(cw.Callback):
+        def on_step_end(self, learner, step, loss):
+            if step == 6:
+                learner.stop()
+
+    def fit(learn, directory, death):
+        learn.fit(
+            cw.Constant(lr=0.1, total_steps=20), callbacks=[StopAt(), death, cw.Checkpoint(directory, every_steps=1)]
+        )
+        return learn
+
+    whole = fit(make_learner("augmented"), tmp_path / "whole", Quiet())
+    with pytest.raises(Dies):
+        fit(make_learner("augmented"), tmp_path / "cut", DieIn(hook, 0 if hook == "on_fit_end" else 1))
+    resumed = make_learner("augmented")
+    assert resumed.resume(tmp_path / "cut") == 7
+    fit(resumed, tmp_path / "cut", Quiet())
+    assert whole.num_steps == 7
+    assert records(resumed.history) == records(whole.history)
+    assert same(bits(resumed), bits(whole))
+
+
 def test_a_finished_run_returns_its_records_at_once(tmp_path):
     whole = script(make_learner(), tmp_path, 4)
     again = make_learner()

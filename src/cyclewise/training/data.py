@@ -161,6 +161,9 @@ class ArrayLoader:
             self.num_passes += 1
             first = 0
         self.num_batches = first
+        return self._batches(first)
+
+    def _batches(self, first: int) -> Iterator[tuple[Any, Any]]:
         order = self._own_order()
         batches_at_once = self._batches_at_once()
         for begin in range(first * self.batch_size, len(order), batches_at_once * self.batch_size):

@@ -93,6 +93,7 @@ class Place:
         if has_state(self.loader):
             self.loader.load_state_dict(_unplain(loaded["loader"]))
             rest: Iterator[Any] = iter(self.loader)
+            self._set(loaded["now"])
             return rest
         self._set(loaded["at_start"])
         self._at_start = loaded["at_start"]

@@ -113,7 +113,8 @@ class Run:
         """
         if self._can_undo:
             self._mark()
-        while self.num_steps < self.total_steps and self.stop_reason is None:
+        # A run that is resumed after its last step may have that pass still to be scored.
+        while self.place.is_within or not self.is_over():
             if rolls_back and not self.place.is_within and (self._good is None or self.recorder.is_healthy()):
                 self._good = copy.deepcopy(self._state_for_rollback())
             self._started = time.perf_counter()
@@ -142,6 +143,8 @@ class Run:
         has_ranks = self._runtime.num_ranks > 1
         next_note = 0.0
         batches = place.one_pass()
+        if self.is_over():
+            return
         for batch in batches:
             group = (batch, *islice(batches, rest)) if rest else (batch,)
             self._is_in_step = True
@@ -167,7 +170,7 @@ class Run:
                 bar.move_to(self.num_steps, f"lr {lr:.2g}  loss {recorder.last_loss:.4g}")
             if interrupts.pending or (has_ranks and has_looked):
                 self._act_on(interrupts, has_looked)
-            if self.num_steps == self.total_steps or self.stop_reason is not None:
+            if self.is_over():
                 break
 
     def _elapsed(self) -> float:
@@ -216,6 +219,10 @@ class Run:
 
     # -- going back and going on ------------------------------------------------------------------------------------
 
+    def is_over(self) -> bool:
+        """Return whether no step is left to be made."""
+        return self.num_steps == self.total_steps or self.stop_reason is not None
+
     @property
     def is_between_steps(self) -> bool:
         """Whether model, optimizer and scheduler belong to the same step."""
@@ -229,6 +236,7 @@ class Run:
             "number": self.number,
             "policy": self.text,
             "num_steps": self.num_steps,
+            "stop_reason": self.stop_reason,
             "epoch_start": self._epoch_start,
             "seconds": self._elapsed(),
             "rescalings": list(self._rescalings),
@@ -254,6 +262,7 @@ class Run:
         for callback, (_, its_state) in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(its_state)
         self._load_progress(state)
+        self.stop_reason = state["stop_reason"]
         self.place.load_state_dict(state["places"][self._runtime.rank])
 
     def _load_progress(self, state: Mapping[str, Any]) -> None:
