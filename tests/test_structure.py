@@ -27,6 +27,7 @@ LAYERS = {
     "state": 1,
     "stepping": 1,
     "velocity": 1,
+    "landscape": 2,
     "range_test": 2,
     "training": 3,
     "experiments": 4,

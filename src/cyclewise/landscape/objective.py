@@ -1,0 +1,240 @@
+"""The mean loss over some batches as a function of the parameters: the one thing that every measurement here asks.
+
+Vectors over the parameters are flat tensors of shape [P], in the order of :attr:`Objective.parameters`: each parameter
+that requires a gradient once, also where it is tied.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cyclewise._validation import describe, instance
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.landscape import hvp
+from cyclewise.landscape.stillness import Stillness, converted
+from cyclewise.ranks import is_distributed
+from cyclewise.stepping import Batches, LossFunction, batch_loss, device_of, to_device
+
+# A forward pass, in gradient evaluations: the backward pass is about twice the work.
+LOSS_COST = 1.0 / 3.0
+_MOST_BYTES = 2 * 2**30
+
+
+class Objective:
+    """The mean loss over the batches as a function of the parameters, everything else held still.
+
+    It is the plain mean of the batches' losses: each batch counts the same, whatever its size. In a distributed run
+    each rank gives its own batches, and losses, gradients and products are those of all ranks' batches.
+
+    The model keeps its mode (dropout drops in train mode), but batch norm normalises by its running statistics, or, if
+    it has seen no batch yet, by the mean statistics of the given ones; dropout masks are the same at every evaluation.
+    Between evaluations the model, its buffers and the global generators have the bits they had.
+
+    Args:
+        model: the model; its parameters that require a gradient are the function's argument.
+        loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None takes ``output.loss`` for dict batches.
+        batches: a list of batches or a loader; one batch is enough. All of them are kept in memory.
+        dtype: the precision to evaluate in, for example ``torch.float64``; None keeps the model's own, but half
+            precisions become float32.
+        seed: of the dropout masks; batch i draws them from ``seed + i``.
+        most_bytes: memory that one evaluation may use for what it keeps for its backward pass.
+
+    Attributes:
+        model, loss_fn: as given.
+        batches: the list of batches, on the model's device.
+        parameters: the parameters that require a gradient, each once.
+        names: their names in the model.
+        num_parameters: P, the numbers in them.
+        num_batches: on this rank.
+        device: of the model.
+        dtype: of the flat vectors.
+        cost: what has been spent, in gradient evaluations: one is forward and backward over all batches.
+
+    Raises:
+        ArgumentTypeError: `model` is no module, `loss_fn` cannot be called, or `batches` can be iterated only once.
+        ArgumentError: no parameter requires a gradient, or there is no batch.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> batch = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+        >>> objective = Objective(model, nn.functional.mse_loss, [batch])  # (a^2 + 4 b^2) / 2
+        >>> objective.loss(), objective.gradient()
+        (2.5, tensor([1., 4.]))
+        >>> objective.product(torch.tensor([0.0, 1.0]))
+        tensor([0., 4.])
+        >>> with objective.moved(objective.gradient(), -0.25):
+        ...     objective.loss()
+        0.28125
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | None,
+        batches: Any,
+        *,
+        dtype: torch.dtype | None = None,
+        seed: int = 0,
+        most_bytes: int = _MOST_BYTES,
+    ) -> None:
+        instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be measured")
+        if loss_fn is not None and not callable(loss_fn):
+            raise ArgumentTypeError(
+                f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
+                "pass for example torch.nn.functional.cross_entropy"
+            )
+        self.model = _unwrapped(model)
+        self.loss_fn = loss_fn
+        self.device = device_of(self.model)
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if not named:
+            raise ArgumentError(
+                "model must have a parameter that requires a gradient, got none; "
+                "unfreeze the part that is to be measured: parameter.requires_grad_(True)"
+            )
+        self.names = [name for name, _ in named]
+        self.parameters = [p for _, p in named]
+        self.num_parameters = sum(p.numel() for p in self.parameters)
+        if dtype is None and any(p.dtype in (torch.float16, torch.bfloat16) for p in self.parameters):
+            dtype = torch.float32
+        self.dtype = dtype or torch.promote_types(self.parameters[0].dtype, self.parameters[-1].dtype)
+        self.cost = 0.0
+        self.most_bytes = most_bytes
+        self.batches = [converted(to_device(batch, self.device), dtype) for batch in _listed(batches)]
+        self.num_batches = len(self.batches)
+        everything = list(self.model.parameters())
+        first, self._num_all_batches = _share(self.num_batches, self.device)
+        self._stillness = Stillness(self.model, everything, dtype, seed + first)
+        places = {id(p): i for i, p in enumerate(everything)}
+        self._values = [self._stillness.values[places[id(p)]] for p in self.parameters]
+        self._stillness.calibrate(self._pass_all)
+
+    def loss(self) -> float:
+        """Return the mean loss over the batches."""
+        total = sum(self._losses(), torch.zeros((), dtype=torch.float64, device=self.device))
+        return float(self._over_ranks(total))
+
+    def batch_losses(self) -> list[float]:
+        """Return the loss of each batch of this rank."""
+        return [float(loss) for loss in self._losses()]
+
+    def gradient(self) -> Tensor:
+        """Return the gradient of the mean loss, [P]."""
+        total = self.zeros()
+        for index in range(self.num_batches):
+            total += self.batch_gradient(index)
+        return self._over_ranks(total)
+
+    def batch_gradient(self, index: int) -> Tensor:
+        """Return the gradient of the loss of one batch of this rank, [P]."""
+        with self.still(index):
+            loss = self.batch_loss(index)
+            gradient = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+            self.cost += 1.0 / self.num_batches
+            return self.flatten(gradient)
+
+    def product(self, vector: Tensor) -> Tensor:
+        """Return the Hessian of the mean loss times `vector` ([P]), [P]."""
+        total = self.zeros()
+        parts = self.split(vector)
+        for index in range(self.num_batches):
+            with self.still(index, twice=True):
+                total += self.flatten(hvp.reverse_over_reverse(self.batch_loss(index), self.parameters, parts))
+        self.cost += hvp.REVERSE_COST
+        return self._over_ranks(total)
+
+    @contextmanager
+    def moved(self, vector: Tensor, factor: float = 1.0) -> Iterator[None]:
+        """Add ``factor * vector`` to the parameters while the block runs; then they get their bits back.
+
+        Evaluations of this objective see the moved parameters; so does the model itself, unless `dtype` had it copied.
+        """
+        before = [value.clone() for value in self._values]
+        try:
+            with torch.no_grad():
+                for value, part in zip(self._values, self.split(vector), strict=True):
+                    value.add_(part, alpha=factor)
+            yield
+        finally:
+            with torch.no_grad():
+                for value, old in zip(self._values, before, strict=True):
+                    value.copy_(old)
+
+    def still(self, index: int, *, twice: bool = False) -> AbstractContextManager[None]:
+        """Return the context in which batch `index` is evaluated; for measurements that run the model themselves.
+
+        Args:
+            index: the batch whose dropout masks are drawn.
+            twice: whether second derivatives are wanted, which fused attention and cuDNN's recurrences do not have.
+        """
+        return self._stillness.hold(index, twice=twice)
+
+    def batch_loss(self, index: int) -> Tensor:
+        """Return the loss of batch `index` with its graph; call it inside :meth:`still`."""
+        loss = batch_loss(self.model, self.loss_fn, self.batches[index])
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ArgumentError(
+                "loss_fn must return a loss that depends on the parameters, got one without a gradient; "
+                "leave out detach(), item(), argmax() and no_grad() on the way to it"
+            )
+        return loss
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Return the parts of a flat vector, shaped and typed like the parameters."""
+        parts = torch.split(vector, [p.numel() for p in self.parameters])
+        return [part.view(v.shape).to(v.dtype) for part, v in zip(parts, self._values, strict=True)]
+
+    def flatten(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return tensors shaped like the parameters as one flat vector, [P]."""
+        return torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
+
+    def zeros(self) -> Tensor:
+        """Return a flat vector of zeros, [P]."""
+        return torch.zeros(self.num_parameters, dtype=self.dtype, device=self.device)
+
+    def _losses(self) -> list[Tensor]:
+        losses = []
+        for index in range(self.num_batches):
+            with self.still(index), torch.no_grad():
+                losses.append(self.batch_loss(index).double())
+            self.cost += LOSS_COST / self.num_batches
+        return losses
+
+    def _pass_all(self) -> None:
+        for index in range(self.num_batches):
+            with self.still(index), torch.no_grad():
+                self.batch_loss(index)
+
+    def _over_ranks(self, total: Tensor) -> Tensor:
+        """Return the sum over this rank's batches as the mean over all ranks' batches."""
+        if is_distributed():
+            torch.distributed.all_reduce(total)
+        return total / self._num_all_batches
+
+
+def _listed(batches: Any) -> list[Any]:
+    if isinstance(batches, (tuple, list)) and batches and all(isinstance(item, Tensor) for item in batches):
+        raise ArgumentError(
+            "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]"
+        )
+    return list(Batches(batches, name="batches").one_pass())
+
+
+def _share(num_batches: int, device: torch.device) -> tuple[int, int]:
+    """Return how many batches the lower ranks have, and how many all ranks have together."""
+    if not is_distributed():
+        return 0, num_batches
+    counts = torch.zeros(torch.distributed.get_world_size(), device=device)
+    counts[torch.distributed.get_rank()] = num_batches
+    torch.distributed.all_reduce(counts)
+    return int(counts[: torch.distributed.get_rank()].sum()), math.floor(counts.sum())
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    # DistributedDataParallel's hooks refuse torch.autograd.grad; the ranks are averaged here.
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
