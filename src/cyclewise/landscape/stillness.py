@@ -161,8 +161,7 @@ def _has_statistics(norm: _BatchNorm) -> bool:
 
 
 def _generator_states() -> tuple[Any, ...]:
-    numpy_state = np.random.get_state()
-    assert isinstance(numpy_state, tuple)
+    numpy_state: Any = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     torch_states = [bytes(state.numpy()) for state in [torch.get_rng_state(), *cuda]]
     return random.getstate(), numpy_state[1].tobytes(), numpy_state[2:], torch_states
