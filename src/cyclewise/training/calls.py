@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,19 @@ _WAY_OUT = (
 )
 
 
+@dataclass(frozen=True)
+class FinishedFit:
+    """What is kept of a fit that ended.
+
+    Attributes:
+        history: its record.
+        snapshots: the states of its :class:`Snapshots`, in the order of the callbacks.
+    """
+
+    history: History
+    snapshots: Sequence[Mapping[str, Any]]
+
+
 class Calls:
     """Range tests and fits in the order in which they ended.
 
@@ -24,7 +38,7 @@ class Calls:
         >>> calls.add_fit("Constant(lr=0.1, total_steps=1)", History(lr=[0.1], momentum=[0.9], loss=[2.0]))
         >>> later = Calls()
         >>> later.load(calls.state_dict())
-        >>> print(later.finished_fit("Constant(lr=0.1, total_steps=1)"))
+        >>> print(later.finished_fit("Constant(lr=0.1, total_steps=1)").history)
         1 step in 0 epochs
         >>> later.finished_fit("Constant(lr=0.1, total_steps=1)") is None  # the second fit has not been made
         True
@@ -43,9 +57,9 @@ class Calls:
         """Note a range test."""
         self._done.append({"kind": "lr_find", "record": record.to_dict()})
 
-    def add_fit(self, policy: str, history: History) -> None:
-        """Note a fit that ended; `policy` as text."""
-        self._done.append({"kind": "fit", "policy": policy, "history": packed(history)})
+    def add_fit(self, policy: str, history: History, snapshots: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Note a fit that ended, with the states of its :class:`Snapshots`; `policy` as text."""
+        self._done.append({"kind": "fit", "policy": policy, "history": packed(history), "snapshots": list(snapshots)})
 
     def range_test(self) -> RangeTest | None:
         """Return the record of the range test that the script made here before it was resumed; None if it is new."""
@@ -53,8 +67,8 @@ class Calls:
             return None
         return RangeTest.from_dict(self._ahead.popleft()["record"])
 
-    def finished_fit(self, policy: str) -> History | None:
-        """Return the record of the fit that the script made here before it was resumed; None if it is new.
+    def finished_fit(self, policy: str) -> FinishedFit | None:
+        """Return what is left of the fit that the script made here before it was resumed; None if it is new.
 
         Raises:
             CheckpointError: it was made with another policy.
@@ -66,7 +80,7 @@ class Calls:
         number = self.num_fits + 1
         call = self._ahead.popleft()
         check_policy(number, call["policy"], policy)
-        return unpacked(call["history"])
+        return FinishedFit(unpacked(call["history"]), call["snapshots"])
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the calls as tensors and plain values."""

@@ -32,12 +32,13 @@ from cyclewise.training.run import Run, as_policies
 from cyclewise.training.runtime import Runtime
 from cyclewise.training.saving import SaveMethods
 from cyclewise.training.sched import Sched
-from cyclewise.training.scoring import Metric, check_metrics, predict, score
+from cyclewise.training.scoring import Metric, ScoreMethods, check_metrics
+from cyclewise.training.snapshots import Snapshots
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-class Learner(FitMethods, LayerMethods, SaveMethods):
+class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
     """Train a model: find a rate, fit by a policy, evaluate, look at what happened.
 
     Args:
@@ -138,6 +139,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
         self.freezes_batch_norm = False
         self._wrapped: tuple[list[bool], nn.Module] | None = None
         self.interrupted = None
+        self.last_checkpoint = None
         self._last_fit: History | None = None
         self._fit_is_newer = False
 
@@ -220,8 +222,10 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
         policies = as_policies(policy)
         finished = self.calls.finished_fit(as_text(policies))
         if finished is not None:
-            self._last_fit, self._fit_is_newer = finished, True
-            return finished
+            self._last_fit, self._fit_is_newer = finished.history, True
+            for kept, state in zip(_snapshots(callbacks), finished.snapshots, strict=False):
+                kept.load_state_dict(state)
+            return finished.history
         if self.run is not None:
             raise ArgumentError("fit() must not be called from a callback of a fit; end it first with learn.stop()")
         callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
@@ -251,7 +255,8 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
                     )
             step.train_mode()
             self._train(run, callbacks)
-            self.calls.add_fit(run.text, run.recorder.history())
+            kept_states = [kept.state_dict() for kept in _snapshots(callbacks)]
+            self.calls.add_fit(run.text, run.recorder.history(), kept_states)
             self.run = None
         assert self._last_fit is not None
         return self._last_fit
@@ -280,7 +285,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
                     callback.on_interrupt(self)
             raise
         except DivergedError as error:
-            error.checkpoint = next((c.last for c in callbacks if isinstance(c, Checkpoint) and c.last), None)
+            error.checkpoint = self.last_checkpoint
             if error.checkpoint is not None:
                 error.add(f"the last good checkpoint is {str(error.checkpoint)!r}")
             raise
@@ -317,45 +322,6 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
         """Updates made so far, over all fits."""
         return self.history.num_steps + (0 if self.run is None else self.run.num_steps)
 
-    # -- scores -----------------------------------------------------------------------------------------------------
-
-    def evaluate(self) -> dict[str, float]:
-        """Return the loss and the metrics on the validation data, in eval mode, averaged over samples and ranks.
-
-        Raises:
-            ArgumentError: there is no validation data.
-        """
-        if self.data.valid_loader is None:
-            raise ArgumentError(
-                "data must have a valid_loader to evaluate on, got None; "
-                "pass Data(train_loader, valid_loader) or valid_fraction=0.2"
-            )
-        return self._validate()
-
-    def predict(self, inputs: Any = None) -> Any:
-        """Return the model's outputs in eval mode, on the CPU, joined along the first dimension.
-
-        Every rank predicts everything.
-
-        Args:
-            inputs: a tensor or array of samples, a tuple or dict of them, or a loader of batches, whose targets are
-                ignored; None: the validation data.
-
-        Raises:
-            ArgumentError: nothing is given, and there is no validation data.
-        """
-        loader = self.data.valid_loader if inputs is None else inputs
-        if loader is None:
-            raise ArgumentError("inputs must be given where there is no validation data, got None; pass a tensor")
-        if isinstance(loader, (torch.Tensor, tuple, dict)) or hasattr(loader, "__array__"):
-            loader = Data.batches_of(loader)
-        return predict(self._step(), self._forward(), loader)
-
-    def _validate(self) -> dict[str, float]:
-        if self.own_data.valid_loader is None:
-            return {}
-        return score(self._step(), self._forward(), self.metrics, self.own_data.valid_loader, self.runtime)
-
     def _validate_in_fit(self, callbacks: Sequence[Callback]) -> dict[str, float]:
         with ExitStack() as stack:
             for callback in callbacks:
@@ -386,6 +352,10 @@ class Learner(FitMethods, LayerMethods, SaveMethods):
             clip=self.clip,
             kept_in_eval=frozen_batch_norms(self.model) if self.freezes_batch_norm else (),
         )
+
+
+def _snapshots(callbacks: Sequence[Callback]) -> list[Snapshots]:
+    return [callback for callback in callbacks if isinstance(callback, Snapshots)]
 
 
 ConvLearner = Learner

@@ -1,6 +1,7 @@
 """What a Learner consists of, for those of its methods that live in files of their own."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from cyclewise.clipping import Clip
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress
 from cyclewise.range_test import RangeTest
-from cyclewise.stepping import LossFunction
+from cyclewise.stepping import LossFunction, Step
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.calls import Calls
 from cyclewise.training.data import Data
@@ -29,6 +30,7 @@ class Parts:
         range_test: the last one, if any.
         snapshots: those of the last fit that kept some.
         interrupted: the state of a fit that a checkpoint was written in, until that fit is called again.
+        last_checkpoint: the newest checkpoint that was written, or resumed from.
         freezes_batch_norm: whether the BatchNorm layers of frozen groups stay in eval mode.
     """
 
@@ -47,6 +49,7 @@ class Parts:
     range_test: RangeTest | None
     snapshots: Snapshots | None
     interrupted: Mapping[str, Any] | None
+    last_checkpoint: Path | None
     freezes_batch_norm: bool
 
     def fit(
@@ -57,4 +60,12 @@ class Parts:
 
     def steps_in(self, name: str, epochs: float) -> int:
         """Return the updates in so many epochs."""
+        raise NotImplementedError
+
+    def _step(self) -> Step:
+        """Return what makes the updates."""
+        raise NotImplementedError
+
+    def _forward(self) -> nn.Module:
+        """Return what scores and predicts: the model, compiled where that was asked for."""
         raise NotImplementedError

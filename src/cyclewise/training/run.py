@@ -136,6 +136,9 @@ class Run:
             bar.tell(f"epoch {self.recorder.num_epochs}: {_note(epoch)}  ({seconds:.1f} s)")
             for hook in on_epoch_end:
                 hook(epoch)
+            # Pressed while the epoch was validated: no step may come in which it would be noticed.
+            if interrupts.pending or self._runtime.num_ranks > 1:
+                self._act_on(interrupts, has_looked=True)
 
     def _one_pass(self, on_step_end: Sequence[StepHook], interrupts: Interrupts, bar: Bar) -> None:
         step, scheduler, recorder, place = self.step, self.scheduler, self.recorder, self.place

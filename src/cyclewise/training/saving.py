@@ -86,7 +86,9 @@ def write(learner: Parts, directory: Path, *, valid_loss: float | None = None) -
     if not learner.runtime.is_main:
         return None
     num_steps = learner.history.num_steps + (0 if learner.run is None else learner.run.num_steps)
-    return bundle.write(directory, state, step=num_steps, about={"valid_loss": valid_loss})
+    found = bundle.write(directory, state, step=num_steps, about={"valid_loss": valid_loss})
+    learner.last_checkpoint = found.path
+    return found
 
 
 def newest(directory: Path) -> tuple[bundle.Found, dict[str, Any], list[str]] | None:
@@ -173,6 +175,7 @@ def _load(learner: Parts, directory: str | os.PathLike[str]) -> tuple[bundle.Fou
     for complaint in complaints:
         warnings.warn(f"{complaint}; the one before it is", UserWarning, stacklevel=4)
     restore_weights(learner, state, checkpoint.path)
+    learner.last_checkpoint = checkpoint.path
     return checkpoint, state
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.stepping import Step, batch_loss, evaluating, forward, split_batch
+from cyclewise.training.data import Data
+from cyclewise.training.parts import Parts
 from cyclewise.training.runtime import Runtime
 
 Metric = Callable[[Any, Any], Any]
@@ -26,6 +28,47 @@ class StreamingMetric(Protocol):
 
     def reset(self) -> None:
         """Forget all batches."""
+
+
+class ScoreMethods(Parts):
+    """What a Learner can be asked about how good it is."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the loss and the metrics on the validation data, in eval mode, averaged over samples and ranks.
+
+        Raises:
+            ArgumentError: there is no validation data.
+        """
+        if self.data.valid_loader is None:
+            raise ArgumentError(
+                "data must have a valid_loader to evaluate on, got None; "
+                "pass Data(train_loader, valid_loader) or valid_fraction=0.2"
+            )
+        return self._validate()
+
+    def predict(self, inputs: Any = None) -> Any:
+        """Return the model's outputs in eval mode, on the CPU, joined along the first dimension.
+
+        Every rank predicts everything.
+
+        Args:
+            inputs: a tensor or array of samples, a tuple or dict of them, or a loader of batches, whose targets are
+                ignored; None: the validation data.
+
+        Raises:
+            ArgumentError: nothing is given, and there is no validation data.
+        """
+        loader = self.data.valid_loader if inputs is None else inputs
+        if loader is None:
+            raise ArgumentError("inputs must be given where there is no validation data, got None; pass a tensor")
+        if isinstance(loader, (Tensor, tuple, dict)) or hasattr(loader, "__array__"):
+            loader = Data.batches_of(loader)
+        return predict(self._step(), self._forward(), loader)
+
+    def _validate(self) -> dict[str, float]:
+        if self.own_data.valid_loader is None:
+            return {}
+        return score(self._step(), self._forward(), self.metrics, self.own_data.valid_loader, self.runtime)
 
 
 def check_metrics(metrics: Any, model: nn.Module) -> dict[str, Metric]:
