@@ -1,0 +1,365 @@
+"""How noisy the gradient is: the noise scale, the gradient's own standard error, signal against noise by layer.
+
+Source: McCandlish et al., *An Empirical Model of Large-Batch Training*, arXiv:1812.06162, appendix A.1. The gradient of
+b samples has the mean G and the covariance S / b, S being that of one sample, so E |g_b|^2 = |G|^2 + tr S / b. Two
+sizes of batch give two equations for the two unknowns, and an unbiased estimate of each. Here the large batch is all
+the samples given, N, and the small ones are its K parts, b_k samples each with the gradient g_k::
+
+    tr S  = sum_k b_k |g_k - g|^2 / (K - 1),     g = sum_k b_k g_k / N
+    |G|^2 = |g|^2 - tr S / N
+
+For equal parts these are the paper's formulas, averaged over the parts. The *noise scale* is tr S / |G|^2: the number
+of samples at which noise and signal are equally long. The ratio of two unbiased estimates is biased where |G|^2 is
+uncertain, so that comes with it, and an interval.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from cyclewise.errors import ArgumentError
+from cyclewise.landscape.objective import LOSS_COST, Objective
+from cyclewise.landscape.parts import batch_size, parts_of
+from cyclewise.stepping import batch_loss
+
+# Enough for a standard error, few enough that small parts do not waste the machine.
+_NUM_PARTS = 8
+_FEWEST_FOR_ERROR = 3
+_BYTES = 8
+_STD_ERRORS = 2.0
+
+
+class NoNoise(Enum):
+    """Why there is no noise scale."""
+
+    ONE_SAMPLE = "there is one sample only, and noise shows in the differences between samples"
+    UNKNOWN_SIZES = "the samples of a batch cannot be counted, because its tensors differ in their first dimension"
+    NOT_SPLITTABLE = "there is one batch only, and the model or the loss does not take a part of it"
+    NO_SIGNAL = "the gradient is zero within its own noise, so no batch size can be told to be large enough"
+    NO_GRADIENT = "the gradients of all samples are zero"
+    NOT_FINITE = "a gradient is not finite"
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Signal and noise of one parameter's gradient.
+
+    Attributes:
+        name: of the parameter.
+        signal: |G|^2 of this parameter, unbiased; noise may make it negative.
+        variance: tr S of this parameter, unbiased: the squared noise of the gradient of one sample.
+        signal_to_noise: length of the signal over that of the noise in the gradient of all samples given; None
+            without noise.
+    """
+
+    name: str
+    signal: float
+    variance: float
+    signal_to_noise: float | None
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """How far the gradient over the given samples can be trusted.
+
+    Attributes:
+        noise_scale: tr S / |G|^2, in samples; None with a `reason`.
+        noise_scale_std_error: its standard error, by the delta method; None where it is not known.
+        noise_scale_interval: where it may lie, (low, high), by Fieller's theorem with two standard errors; high is None
+            where the gradient may as well be zero. None where it is not known.
+        reason: why there is no noise scale; None where there is one.
+        signal: |G|^2, unbiased; noise may make it negative. None where it is not known.
+        signal_std_error: its standard error, by the jackknife over the parts.
+        variance: tr S: the squared noise of the gradient of one sample. None where it is not known.
+        variance_std_error: its standard error, by the jackknife over the parts.
+        gradient_norm: length of the gradient of the mean loss over the batches.
+        noise_norm: the length that its noise alone has, as a root mean square. None where it is not known.
+        weighting_bias: how far it is, because a short batch counts as much as a full one, from the gradient in which
+            each sample counts the same, as a share of the latter's length; 0 for equal batches.
+        num_samples: N.
+        effective_samples: samples that, each counting the same, would give the gradient the same noise; less than N
+            where the batches differ in size.
+        num_parts: K.
+        layers: signal and noise by parameter, in the model's order.
+    """
+
+    noise_scale: float | None
+    noise_scale_std_error: float | None
+    noise_scale_interval: tuple[float, float | None] | None
+    reason: NoNoise | None
+    signal: float | None
+    signal_std_error: float | None
+    variance: float | None
+    variance_std_error: float | None
+    gradient_norm: float
+    noise_norm: float | None
+    weighting_bias: float
+    num_samples: int | None
+    effective_samples: float | None
+    num_parts: int
+    layers: tuple[LayerNoise, ...] = ()
+
+    @property
+    def is_zero_within_noise(self) -> bool | None:
+        """Whether the gradient cannot be told from zero: |G|^2 is below two standard errors; None if not known."""
+        if self.gradient_norm == 0.0:
+            return True
+        if self.signal is None or self.signal_std_error is None:
+            return None
+        return self.signal < _STD_ERRORS * self.signal_std_error
+
+
+@dataclass(frozen=True)
+class Moments:
+    """|G|^2 and tr S with their covariance over repetitions: what the gradients of K parts say.
+
+    Attributes:
+        signal: |G|^2, unbiased.
+        variance: tr S, unbiased.
+        covariance: of (signal, variance), 2 x 2, by the jackknife; None for fewer than three parts.
+    """
+
+    signal: float
+    variance: float
+    covariance: tuple[tuple[float, float], tuple[float, float]] | None
+
+
+def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> GradientNoise:
+    """Measure the noise of the gradient; costs 1 gradient evaluation, and a third more where batches are split.
+
+    Batches are the parts where there are at least `num_parts` of them (neighbours are added up where there are many
+    more), otherwise each batch is split, so one batch is enough. Dropout's noise counts, as it does in training: each
+    part draws masks of its own. In a distributed run the samples are those of this rank.
+
+    Args:
+        objective: the mean loss over the batches.
+        num_parts: K, at least 2; fewer where the objective's `most_bytes` does not hold all their gradients.
+
+    Example:
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> _ = torch.nn.init.zeros_(model.weight)
+        >>> inputs = torch.ones(4, 1)
+        >>> targets = torch.tensor([[-1.0], [-2.0], [-3.0], [-2.0]])  # a sample's gradient is -2 times its target
+        >>> noise = gradient_noise(Objective(model, torch.nn.functional.mse_loss, [(inputs, targets)]))
+        >>> round(noise.variance, 4), round(noise.signal, 4), round(noise.noise_scale, 4)  # 8 / 3, 16 - 2 / 3
+        (2.6667, 15.3333, 0.1739)
+    """
+    sizes = [batch_size(batch) for batch in objective.batches]
+    num_parts = max(2, min(num_parts, objective.most_bytes // (2 * _BYTES * objective.num_parameters)))
+    num_splits = max(1, math.ceil(num_parts / objective.num_batches))
+    gathered = None
+    if num_splits > 1 and all(size is not None and size > 1 for size in sizes):
+        gathered = _split_gradients(objective, num_splits)
+    if gathered is None:
+        gathered = _batch_gradients(objective, num_parts)
+    gradients, counts, gradient = gathered
+    norm = float(gradient.double().norm())
+    known = [size for size in sizes if size is not None]
+    reason = _refusal(objective, gradients, known)
+    if reason is not None:
+        num_samples = sum(known) if len(known) == len(sizes) else None
+        return GradientNoise(None, None, None, reason, None, None, None, None, norm, None, 0.0, num_samples, None,
+                             len(counts))  # fmt: skip
+    weights = torch.tensor(counts, dtype=torch.float64, device=gradients.device) / sum(counts)
+    weighted = (weights.to(gradients.dtype)[:, None] * gradients).sum(0)
+    weighted_norm = float(weighted.double().norm())
+    bias = (
+        float((gradient - weighted).double().norm()) / weighted_norm if len(set(known)) > 1 and weighted_norm else 0.0
+    )
+    moments = moments_of(gradients, counts)
+    effective = len(known) ** 2 / sum(1.0 / size for size in known)
+    scale, error, interval, reason = _scale(moments)
+    covariance = moments.covariance
+    return GradientNoise(
+        noise_scale=scale,
+        noise_scale_std_error=error,
+        noise_scale_interval=interval,
+        reason=reason,
+        signal=moments.signal,
+        signal_std_error=None if covariance is None else math.sqrt(covariance[0][0]),
+        variance=moments.variance,
+        variance_std_error=None if covariance is None else math.sqrt(covariance[1][1]),
+        gradient_norm=norm,
+        noise_norm=math.sqrt(moments.variance / effective),
+        weighting_bias=bias,
+        num_samples=sum(known),
+        effective_samples=effective,
+        num_parts=len(counts),
+        layers=_layers(objective, gradients, counts),
+    )
+
+
+def moments_of(gradients: Tensor, counts: Sequence[int]) -> Moments:
+    """Return |G|^2 and tr S, unbiased, from the gradients of K parts ([K, P]) of `counts` samples each.
+
+    Raises:
+        ArgumentError: there are fewer than two parts.
+
+    Example:
+        >>> moments = moments_of(torch.tensor([[1.0], [3.0]]), [1, 1])
+        >>> moments.signal, moments.variance  # the unbiased estimate of |G|^2 is the product of the two
+        (3.0, 2.0)
+    """
+    if len(gradients) < 2:
+        raise ArgumentError(f"gradients must be those of at least two parts, got {len(gradients)}; split the batch")
+    products = _Products.of(gradients, counts)
+    signal, variance = products.unbiased(torch.arange(len(counts)))
+    if len(counts) < _FEWEST_FOR_ERROR:
+        return Moments(signal, variance, None)
+    left_out = torch.tensor(
+        [products.unbiased(torch.tensor([i for i in range(len(counts)) if i != k])) for k in range(len(counts))],
+        dtype=torch.float64,
+    )
+    deviations = left_out - left_out.mean(0)
+    covariance = (len(counts) - 1) / len(counts) * deviations.T @ deviations
+    (a, b), (c, d) = covariance.tolist()
+    return Moments(signal, variance, ((a, b), (c, d)))
+
+
+@dataclass(frozen=True)
+class _Products:
+    """Inner products of the parts' gradients: all that is asked of them, so that the jackknife is cheap.
+
+    They are those of the deviations from the mean, because the noise may be far smaller than the gradient.
+    """
+
+    sizes: Tensor
+    squared_mean: Tensor
+    with_mean: Tensor
+    between: Tensor
+
+    @classmethod
+    def of(cls, gradients: Tensor, counts: Sequence[int]) -> "_Products":
+        sizes = torch.tensor(counts, dtype=torch.float64)
+        mean = ((sizes / sizes.sum()).to(gradients) @ gradients).to(gradients.dtype)
+        deviations = gradients - mean
+        return cls(
+            sizes,
+            (mean @ mean).double().cpu(),
+            (deviations @ mean).double().cpu(),
+            (deviations @ deviations.T).double().cpu(),
+        )
+
+    def unbiased(self, rows: Tensor) -> tuple[float, float]:
+        """Return |G|^2 and tr S from some of the parts."""
+        sizes, between = self.sizes[rows], self.between[rows][:, rows]
+        weights = sizes / sizes.sum()
+        offset = weights @ between @ weights
+        squared = between.diagonal() - 2.0 * (between @ weights) + offset
+        variance = (sizes @ squared.clamp(min=0.0)) / (len(rows) - 1)
+        squared_mean = self.squared_mean + 2.0 * (weights @ self.with_mean[rows]) + offset
+        return float(squared_mean - variance / sizes.sum()), float(variance)
+
+
+def _scale(
+    moments: Moments,
+) -> tuple[float | None, float | None, tuple[float, float | None] | None, NoNoise | None]:
+    signal, variance, covariance = moments.signal, moments.variance, moments.covariance
+    interval = None if covariance is None else _fieller(signal, variance, covariance)
+    if signal <= 0.0:
+        return None, None, interval, NoNoise.NO_SIGNAL
+    scale, error = variance / signal, None
+    if covariance is not None:
+        squared = covariance[1][1] - 2.0 * scale * covariance[0][1] + scale**2 * covariance[0][0]
+        error = math.sqrt(max(squared, 0.0)) / signal
+    return scale, error, interval, None
+
+
+def _fieller(
+    signal: float, variance: float, covariance: tuple[tuple[float, float], tuple[float, float]]
+) -> tuple[float, float | None] | None:
+    """Return the ratios r for which variance - r signal is within two of its standard errors of zero (Fieller)."""
+    z = _STD_ERRORS**2
+    a = signal**2 - z * covariance[0][0]
+    half_b = signal * variance - z * covariance[0][1]
+    c = variance**2 - z * covariance[1][1]
+    root = math.sqrt(max(half_b**2 - a * c, 0.0))
+    if a > 0.0 and signal > 0.0:
+        return max((half_b - root) / a, 0.0), (half_b + root) / a
+    if c <= 0.0 or half_b + root <= 0.0:
+        return None
+    return c / (half_b + root), None
+
+
+def _refusal(objective: Objective, gradients: Tensor, known: Sequence[int]) -> NoNoise | None:
+    if not bool(torch.isfinite(gradients).all()):
+        return NoNoise.NOT_FINITE
+    if len(known) < objective.num_batches:
+        return NoNoise.UNKNOWN_SIZES
+    if len(gradients) < 2:
+        return NoNoise.ONE_SAMPLE if known[0] < 2 else NoNoise.NOT_SPLITTABLE
+    return None if bool((gradients != 0).any()) else NoNoise.NO_GRADIENT
+
+
+def _batch_gradients(objective: Objective, num_parts: int) -> tuple[Tensor, list[int], Tensor]:
+    """Return the gradients of the batches (neighbours added up where there are many), sizes, and the plain mean."""
+    sizes = [batch_size(batch) or 1 for batch in objective.batches]
+    num_groups = min(objective.num_batches, 2 * num_parts)
+    bounds = [i * objective.num_batches // num_groups for i in range(num_groups + 1)]
+    gradients, counts = [], []
+    mean = objective.zeros()
+    for start, end in pairwise(bounds):
+        total = objective.zeros()
+        for index in range(start, end):
+            gradient = objective.batch_gradient(index)
+            mean += gradient / objective.num_batches
+            total += gradient * sizes[index]
+        counts.append(sum(sizes[start:end]))
+        gradients.append(total / counts[-1])
+    return torch.stack(gradients), counts, mean
+
+
+def _split_gradients(objective: Objective, num_splits: int) -> tuple[Tensor, list[int], Tensor] | None:
+    """Return the gradients of the batches' parts, sizes, and the batches' plain mean; None if parts don't run."""
+    gradients, counts = [], []
+    mean = objective.zeros()
+    for index, batch in enumerate(objective.batches):
+        parts = parts_of(batch, num_splits)
+        if parts is None:
+            return None
+        losses = []
+        for place, (part, count) in enumerate(parts):
+            # Masks of its own: parts that drop the same units would hide dropout's noise.
+            with objective.still(objective.num_batches * (place + 1) + index):
+                try:
+                    loss = batch_loss(objective.model, objective.loss_fn, part)
+                except Exception:  # the model has run on the batch itself: what it can't take is a part
+                    return None
+                gradient = objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
+            objective.cost += count / sum(c for _, c in parts) / objective.num_batches
+            losses.append(float(loss.detach()))
+            gradients.append(gradient)
+            counts.append(count)
+        size = sum(counts[-len(parts) :])
+        if _is_sum(objective, index, losses, counts[-len(parts) :]):
+            for k in range(len(gradients) - len(parts), len(gradients)):
+                gradients[k] = gradients[k] * (size / counts[k])
+        for k in range(len(gradients) - len(parts), len(gradients)):
+            mean += gradients[k] * (counts[k] / size / objective.num_batches)
+    return torch.stack(gradients), counts, mean
+
+
+def _is_sum(objective: Objective, index: int, losses: Sequence[float], counts: Sequence[int]) -> bool:
+    """Return whether a batch's loss is the sum over its samples: then its parts' losses add up to it."""
+    with objective.still(index), torch.no_grad():
+        whole = float(objective.batch_loss(index))
+    objective.cost += LOSS_COST / objective.num_batches
+    mean = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+    return abs(whole - sum(losses)) < abs(whole - mean)
+
+
+def _layers(objective: Objective, gradients: Tensor, counts: Sequence[int]) -> tuple[LayerNoise, ...]:
+    layers = []
+    everything = torch.arange(len(counts))
+    for name, part in zip(
+        objective.names, torch.split(gradients, [p.numel() for p in objective.parameters], dim=1), strict=True
+    ):
+        signal, variance = _Products.of(part, counts).unbiased(everything)
+        ratio = math.sqrt(max(signal, 0.0) / variance * sum(counts)) if variance > 0.0 else None
+        layers.append(LayerNoise(name, signal, variance, ratio))
+    return tuple(layers)
