@@ -23,6 +23,7 @@ LAYERS = {
     "clipping": 1,
     "param_groups": 1,
     "migration": 1,
+    "mismatch": 1,
     "scheduler": 1,
     "state": 1,
     "stepping": 1,
@@ -47,6 +48,7 @@ SAME_LAYER = {
     ("migration", "scheduler"),
     ("scheduler", "param_groups"),
     ("stepping", "clipping"),
+    ("stepping", "mismatch"),
 }
 
 

@@ -94,9 +94,12 @@ def _is_live() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _is_wanted(progress: Progress) -> bool:
-    if progress == "auto":
-        return _is_live()
-    if not isinstance(progress, bool):
+def check_progress(progress: Any) -> None:
+    """Raise :class:`ArgumentError` unless `progress` is True, False or "auto"."""
+    if progress != "auto" and not isinstance(progress, bool):
         raise ArgumentError(f'progress must be "auto", True or False, got {progress!r}; pass False for silence')
-    return progress
+
+
+def _is_wanted(progress: Progress) -> bool:
+    check_progress(progress)
+    return _is_live() if progress == "auto" else progress

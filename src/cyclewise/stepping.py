@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cyclewise import mismatch
 from cyclewise._validation import describe, instance, whole
 from cyclewise.clipping import Clip
 from cyclewise.errors import ArgumentError, ArgumentTypeError
@@ -37,6 +38,8 @@ class Step:
 
     Attributes:
         loss_fn: the loss function.
+        on_gradients: functions that are called with the batches when the gradients of an update are complete, before
+            clipping and the update; they must not change what they find.
         autocast_dtype, scaler, clip: as given; a scaler that is switched off is None.
         skipped: whether the scaler skipped the last update, because a gradient was not finite.
         is_updating: whether the optimizer is writing at this moment; an exception then leaves a half-made update.
@@ -88,6 +91,7 @@ class Step:
         self.skipped = False
         self.is_updating = False
         self.loss_fn = loss_fn
+        self.on_gradients: list[Callable[[Sequence[Any]], None]] = []
         self.clip = clip
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.autocast_dtype = autocast_dtype
@@ -96,6 +100,7 @@ class Step:
         self._no_sync = getattr(model, "no_sync", None)
         self._needs_closure = needs_closure(optimizer)
         self.device = device_of(model)
+        self._has_placed = False
 
     def __call__(self, batches: Sequence[Any]) -> Tensor:
         """Update once from `batches` and return their mean loss before the update, a detached scalar tensor."""
@@ -128,8 +133,17 @@ class Step:
             return batch_loss(self.model, self.loss_fn, batch)
 
     def placed(self, batch: Any) -> Any:
-        """Return the batch on the model's device."""
-        return batch if self.device.type == "cpu" else to_device(batch, self.device)
+        """Return the batch on the model's device.
+
+        Raises:
+            ArgumentError: the model is on the CPU, and the first batch is not.
+        """
+        if self.device.type != "cpu":
+            return to_device(batch, self.device)
+        if not self._has_placed:
+            mismatch.refuse_other_device(batch, self.device)
+            self._has_placed = True
+        return batch
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return the context that forward and loss run in."""
@@ -151,6 +165,8 @@ class Step:
                     self._backward(loss)
                 parts.append(loss.detach())
             total = torch.stack(parts).sum()
+        for look in self.on_gradients:
+            look(batches)
         if self.clip is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
@@ -158,7 +174,11 @@ class Step:
         return total
 
     def _backward(self, loss: Tensor) -> None:
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        try:
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            mismatch.explain_backward(error, loss)
+            raise
 
     def _step_with_closure(self, batches: Sequence[Any]) -> Tensor:
         losses: list[Tensor] = []
@@ -193,8 +213,9 @@ def batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: A
         tensor(4.)
     """
     if isinstance(batch, Mapping):
-        output = model(**batch)
-        loss = _own_loss(output) if loss_fn is None else loss_fn(output, batch)
+        outputs, targets = model(**batch), batch
+        if loss_fn is None:
+            return mismatch.scalar(own_loss(outputs))
     else:
         if loss_fn is None:
             raise ArgumentError(
@@ -202,11 +223,19 @@ def batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: A
                 "pass for example torch.nn.functional.cross_entropy"
             )
         inputs, targets = split_batch(batch)
-        loss = loss_fn(forward(model, inputs), targets)
-    if not isinstance(loss, Tensor) or (loss.ndim and loss.numel() != 1):
-        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else describe(loss)
-        raise ArgumentError(f'loss_fn must return a scalar tensor, got {got}; average it, for example reduction="mean"')
-    return loss.reshape(()) if loss.ndim else loss
+        try:
+            outputs = forward(model, inputs)
+        except Exception as error:
+            mismatch.explain_model(error, model, inputs)
+            raise
+        if mismatch.is_elementwise(loss_fn):
+            mismatch.refuse_broadcast(loss_fn, outputs, targets)
+    try:
+        loss = loss_fn(outputs, targets)
+    except Exception as error:
+        mismatch.explain(error, loss_fn, outputs, targets)
+        raise
+    return mismatch.scalar(loss)
 
 
 def forward(model: Callable[..., Any], inputs: Any) -> Any:
@@ -351,7 +380,12 @@ def check_loader(loader: Any, *, name: str) -> None:
         )
 
 
-def _own_loss(output: Any) -> Tensor:
+def own_loss(output: Any) -> Tensor:
+    """Return the loss that a model has put into its output, as those of Hugging Face do.
+
+    Raises:
+        ArgumentError: there is none.
+    """
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if not isinstance(loss, Tensor):
         raise ArgumentError(

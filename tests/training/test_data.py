@@ -83,3 +83,43 @@ class Stream(torch.utils.data.IterableDataset):
 def test_a_one_shot_loader_is_refused():
     with pytest.raises(cw.ArgumentTypeError, match=re.escape("valid_loader must be iterable more than once")):
         cw.Data([1], iter([1]))
+
+
+class Frame:
+    """Stands for a table of pandas: no array, and can be made one."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+VALUES = np.arange(12.0).reshape(6, 2)
+
+
+@pytest.mark.parametrize("inputs", [
+    VALUES, VALUES[::-1].copy()[::-1], VALUES.astype(">f4"), Frame(VALUES), VALUES.tolist(), list(VALUES),
+    np.frombuffer(VALUES.tobytes()).reshape(6, 2),
+])  # fmt: skip
+def test_numbers_of_all_kinds_become_the_default_type(inputs):
+    data = cw.Data.from_arrays(inputs, np.arange(6), valid_fraction=0.0, batch_size=6)
+    batch, targets = next(iter(data.train_loader))
+    assert batch.dtype == torch.float32
+    assert torch.equal(batch, torch.tensor(VALUES, dtype=torch.float32)[targets])
+
+
+def test_tensors_and_other_types_stay_what_they_are():
+    inputs = torch.tensor(VALUES, requires_grad=True), VALUES.astype("f2"), np.arange(6, dtype="u2")
+    data = cw.Data.from_arrays(inputs, VALUES[:, 0] > 2, valid_fraction=0.0)
+    (double, half, number), targets = next(iter(data.train_loader))
+    assert [part.dtype for part in (double, half, number, targets)] == [
+        torch.float64, torch.float16, torch.int64, torch.bool]  # fmt: skip
+    assert not double.requires_grad
+
+
+def test_what_holds_no_numbers_is_refused():
+    with pytest.raises(
+        cw.ArgumentTypeError, match="targets must be an array of numbers, got an array of <U1; encode it"
+    ):
+        cw.Data.from_arrays(VALUES, np.array(list("abcdef")))

@@ -1,9 +1,12 @@
 """Hooks into the training loop: empty methods to override."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from cyclewise._validation import describe, instance
+from cyclewise.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from cyclewise.training.history import Epoch
@@ -19,6 +22,13 @@ class Callback:
 
     def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
         """Run before the first step of a fit of `total_steps` steps, also of one that is resumed."""
+
+    def on_gradients(self, learner: "Learner", batches: Sequence[Any]) -> None:
+        """Run when the gradients of a step are complete, before clipping and the update, with the step's batches.
+
+        Gradients are still multiplied by the scale of a gradient scaler. An optimizer that needs a closure (LBFGS) has
+        several gradients in a step, and a scaler may skip the update; there is no `on_step_end` then.
+        """
 
     def on_step_end(self, learner: "Learner", step: int, loss: Tensor) -> None:
         """Run after step `step` of the fit (counted from 0); `loss` is a detached scalar, from before the update.
@@ -47,3 +57,12 @@ class Callback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state_dict` returned, when a fit is resumed; after `on_fit_start`."""
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise :class:`ArgumentTypeError` unless `callbacks` is a list or tuple of callbacks."""
+    if not isinstance(callbacks, (list, tuple)):
+        raise ArgumentTypeError(f"callbacks must be a list, got {describe(callbacks)}; pass [callback]")
+    for callback in callbacks:
+        instance("callbacks", callback, Callback, "a list of callbacks, made from classes that inherit cw.Callback",
+                 way_out="pass for example [cw.EarlyStopping()]")  # fmt: skip

@@ -49,8 +49,9 @@ class Data:
         """Split arrays into training and validation batches.
 
         Args:
-            inputs: tensor or array, or a tuple or dict of them, first dimension N.
-            targets: tensor or array, first dimension N.
+            inputs: tensor or array, or a tuple or dict of them, first dimension N; NumPy's float64 becomes torch's
+                default type, tensors keep theirs.
+            targets: tensor or array, first dimension N; likewise.
             valid_fraction: fraction of the N samples set aside for validation, drawn at random; 0.0: none.
             batch_size: samples per batch; the last batch of an epoch may be smaller.
             seed: draws the split and the order of each epoch.
@@ -229,12 +230,32 @@ def _tensors(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_tensors(f"{name}[{i}]", item) for i, item in enumerate(value))
     try:
-        tensor = torch.as_tensor(value)
+        return as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentTypeError(
-            f"{name} must be an array of numbers, got {describe(value)}; encode it as numbers first"
-        ) from error
-    return tensor
+        got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else describe(value)
+        raise ArgumentTypeError(f"{name} must be an array of numbers, got {got}; encode it as numbers first") from error
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Return a tensor as it is but without its graph, and all else that holds numbers as a tensor.
+
+    NumPy makes double precision of everything, so that it says nothing about what is wanted: as in
+    ``torch.tensor([1.5])`` it becomes torch's default type, single precision unless that was changed. A tensor keeps
+    its type.
+
+    >>> as_tensor(np.array([1.5])), as_tensor([1.5]), as_tensor(np.array([2, 1], dtype=">u2")[::-1])
+    (tensor([1.5000]), tensor([1.5000]), tensor([1, 2]))
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if not hasattr(value, "__array__") and not (isinstance(value, list) and value and hasattr(value[0], "__array__")):
+        return torch.as_tensor(value)
+    array = np.asarray(value)
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        array = array.astype(np.int64)  # torch can hold the wider unsigned types, and do little with them
+    # Neither another byte order nor negative strides nor memory that must not be written to is for torch.
+    array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    return torch.from_numpy(array).to(torch.get_default_dtype() if array.dtype == np.float64 else None)
 
 
 def _length(name: str, value: Any) -> int:

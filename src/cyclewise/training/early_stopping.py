@@ -1,7 +1,7 @@
 """End a fit when a score has stopped improving."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cyclewise._validation import non_negative, one_of, whole
@@ -49,8 +49,16 @@ class EarlyStopping(Callback):
         self._num_worse = 0
 
     def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
-        """Forget the fit before."""
-        del learner, total_steps
+        """Forget the fit before.
+
+        Raises:
+            ArgumentError: the epochs of this fit will have no such score.
+        """
+        del total_steps
+        known = ["train_loss"]
+        if learner.data.valid_loader is not None:
+            known += ["valid_loss", *learner.metrics]
+        self._check(known)
         self._best, self._num_worse = math.inf, 0
 
     def on_epoch_end(self, learner: "Learner", epoch: "Epoch") -> None:
@@ -58,14 +66,18 @@ class EarlyStopping(Callback):
         scores = {"train_loss": epoch.train_loss, "valid_loss": epoch.valid_loss, **epoch.metrics}
         score = scores.get(self.monitor)
         if score is None:
-            known = sorted(name for name, value in scores.items() if value is not None)
-            raise ArgumentError(f"monitor must be one of {known}, got {self.monitor!r}; pass one of them")
+            self._check([name for name, value in scores.items() if value is not None])
+            return
         if self._sign * score < self._best - self.min_delta:
             self._best, self._num_worse = self._sign * score, 0
             return
         self._num_worse += 1
         if self._num_worse >= self.patience:
             learner.stop(f"{self.monitor} has not improved for {self.patience} epochs")
+
+    def _check(self, known: Iterable[str]) -> None:
+        if self.monitor not in known:
+            raise ArgumentError(f"monitor must be one of {sorted(known)}, got {self.monitor!r}; pass one of them")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best score and the epochs since."""

@@ -72,6 +72,12 @@ def make_optimizer(
         way_out="pass for example torch.optim.SGD(model.parameters(), lr=0.1)",
     )
     assert isinstance(optimizer, Optimizer)
+    check_owned(optimizer, model)
+    return optimizer
+
+
+def check_owned(optimizer: Optimizer, model: nn.Module) -> None:
+    """Raise :class:`ArgumentError` where the optimizer has parameters that are not, or no longer, the model's."""
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     of_model = {id(parameter) for parameter in model.parameters()}
     if not owned <= of_model:
@@ -79,7 +85,16 @@ def make_optimizer(
             f"optimizer must own parameters of this model, got {len(owned - of_model)} of {len(owned)} that are not; "
             "make the optimizer from model.parameters(), after the last change of the model"
         )
-    return optimizer
+
+
+def check_trains(optimizer: Optimizer) -> None:
+    """Raise :class:`ArgumentError` where none of the optimizer's parameters is trained."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ArgumentError(
+            f"optimizer must own a parameter that is trained, got {len(parameters)} with requires_grad=False; "
+            "call learn.unfreeze(), or requires_grad_(True) on what should be trained"
+        )
 
 
 def _freeze_to(optimizer: Optimizer, first: int) -> None:
@@ -162,12 +177,14 @@ def check_layer_groups(layer_groups: Any, model: nn.Module) -> list[list[nn.Para
     if layer_groups is None:
         return None
     groups: list[list[nn.Parameter]] = []
+    seen: set[int] = set()
     for group in layer_groups:
         members = [group] if isinstance(group, nn.Module) else list(group)
         parameters: list[nn.Parameter] = []
         for member in members:
             if isinstance(member, nn.Module):
-                parameters.extend(member.parameters())
+                # A tied parameter belongs to the first of its modules.
+                parameters.extend(parameter for parameter in member.parameters() if id(parameter) not in seen)
             elif isinstance(member, nn.Parameter):
                 parameters.append(member)
             else:
@@ -175,10 +192,11 @@ def check_layer_groups(layer_groups: Any, model: nn.Module) -> list[list[nn.Para
                     f"layer_groups must be lists of modules or parameters, got {describe(member)} in one; "
                     "pass for example [[model.body], [model.head]]"
                 )
+        seen |= {id(parameter) for parameter in parameters}
         groups.append(list({id(parameter): parameter for parameter in parameters}.values()))
     ids = [id(parameter) for group in groups for parameter in group]
     of_model = {id(parameter) for parameter in model.parameters()}
-    if len(ids) != len(set(ids)) or set(ids) != of_model:
+    if len(ids) != len(set(ids)) or set(ids) != of_model or not all(groups):
         raise ArgumentError(
             f"layer_groups must hold every parameter of the model once, got {len(ids)} for {len(of_model)}; "
             "put each module into one group, tied ones into the first"

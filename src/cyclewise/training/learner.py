@@ -11,20 +11,27 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from cyclewise._validation import instance, one_of, positive, whole
+from cyclewise._validation import describe, instance, one_of, positive, whole
 from cyclewise.clipping import make_clip
-from cyclewise.errors import ArgumentError, DivergedError
+from cyclewise.errors import ArgumentError, ArgumentTypeError, DivergedError
 from cyclewise.policies import Policy
-from cyclewise.progress import Progress, progress_bar
+from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, lr_find_by_step
 from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay
-from cyclewise.training.callbacks import Callback
+from cyclewise.training.callbacks import Callback, check_callbacks
 from cyclewise.training.calls import Calls, as_text
 from cyclewise.training.checkpoint import Checkpoint
 from cyclewise.training.data import Data
 from cyclewise.training.fitting import FitMethods
-from cyclewise.training.groups import LayerMethods, check_layer_groups, frozen_batch_norms, make_optimizer
+from cyclewise.training.groups import (
+    LayerMethods,
+    check_layer_groups,
+    check_owned,
+    check_trains,
+    frozen_batch_norms,
+    make_optimizer,
+)
 from cyclewise.training.history import History
 from cyclewise.training.interrupts import interrupts_between_steps
 from cyclewise.training.metrics import class_loss
@@ -103,6 +110,12 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
     ) -> None:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be trained")
         one_of("on_divergence", on_divergence, ("raise", "rollback"))
+        check_progress(progress)
+        if loss_fn is not None and not callable(loss_fn):
+            raise ArgumentTypeError(
+                f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
+                "pass for example torch.nn.functional.cross_entropy"
+            )
         self.runtime = Runtime(accelerator, mixed_precision)
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.runtime.place(self.model)
@@ -220,6 +233,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
             CheckpointError: after a resume, the fit is not the one that was saved.
         """
         policies = as_policies(policy)
+        check_callbacks(callbacks)
         finished = self.calls.finished_fit(as_text(policies))
         if finished is not None:
             self._last_fit, self._fit_is_newer = finished.history, True
@@ -228,6 +242,9 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
             return finished.history
         if self.run is not None:
             raise ArgumentError("fit() must not be called from a callback of a fit; end it first with learn.stop()")
+        self.runtime.place(self.model)
+        check_owned(self.optimizer, self.model)
+        check_trains(self.optimizer)
         callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
         saved, self.interrupted = self.interrupted, None
         groups_at_start = decay.hyperparameters(self.optimizer) if saved is None else saved["groups_at_start"]
@@ -262,6 +279,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
         return self._last_fit
 
     def _train(self, run: Run, callbacks: Sequence[Callback]) -> None:
+        run.step.on_gradients = [partial(c.on_gradients, self) for c in _overriding(callbacks, "on_gradients")]
         try:
             with (
                 interrupts_between_steps() as interrupts,
@@ -269,11 +287,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
             ):
                 run.train(
                     validate=partial(self._validate_in_fit, callbacks),
-                    on_step_end=[
-                        partial(callback.on_step_end, self)
-                        for callback in callbacks
-                        if type(callback).on_step_end is not Callback.on_step_end
-                    ],
+                    on_step_end=[partial(c.on_step_end, self) for c in _overriding(callbacks, "on_step_end")],
                     on_epoch_end=[partial(callback.on_epoch_end, self) for callback in callbacks],
                     rolls_back=self._on_divergence == "rollback",
                     interrupts=interrupts,
@@ -356,6 +370,11 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
 
 def _snapshots(callbacks: Sequence[Callback]) -> list[Snapshots]:
     return [callback for callback in callbacks if isinstance(callback, Snapshots)]
+
+
+def _overriding(callbacks: Sequence[Callback], hook: str) -> list[Callback]:
+    """Return the callbacks that have a `hook` of their own; the others need not be called at every step."""
+    return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
 
 
 ConvLearner = Learner

@@ -1,9 +1,13 @@
 """Losses and metrics that come with the Learner: plain functions of outputs and targets."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from cyclewise.errors import ArgumentError
+from cyclewise.stepping import own_loss
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
@@ -28,8 +32,10 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.argmax(dim=1) == targets).float().mean())
 
 
-def class_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+def class_loss(outputs: Any, targets: Any) -> Tensor:
     """Return the cross-entropy of integer class targets: what a Learner without `loss_fn` uses.
+
+    Where a batch is a dict, it is the loss that the model has put into its output.
 
     Raises:
         ArgumentError: the targets are not class indices for these outputs.
@@ -38,11 +44,31 @@ def class_loss(outputs: Tensor, targets: Tensor) -> Tensor:
         >>> class_loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         tensor(0.6931)
     """
-    whole_numbers = not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
-    if not whole_numbers or outputs.ndim != targets.ndim + 1:
+    if isinstance(targets, Mapping):
+        return own_loss(outputs)
+    are_tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+    if not are_tensors or not _is_whole(targets) or outputs.ndim != targets.ndim + 1:
         raise ArgumentError(
             "loss_fn must be given unless targets are class indices [N] for outputs [N, C], "
-            f"got targets of {targets.dtype} {tuple(targets.shape)} and outputs of {tuple(outputs.shape)}; "
+            f"got targets of {_look(targets)} and outputs of {_look(outputs, with_dtype=False)}; "
             "pass for example loss_fn=torch.nn.functional.mse_loss"
         )
-    return torch.nn.functional.cross_entropy(outputs, targets.long())
+    try:
+        return torch.nn.functional.cross_entropy(outputs, targets.long())
+    except (IndexError, ValueError) as error:
+        raise ArgumentError(
+            f"targets must be class indices in [0, {outputs.shape[1]}), one for each sample, "
+            f"got targets of {_look(targets)} from {int(targets.min())} to {int(targets.max())} "
+            f"and outputs of {tuple(outputs.shape)}; "
+            "give the model as many outputs as there are classes, and number those from 0"
+        ) from error
+
+
+def _is_whole(targets: Tensor) -> bool:
+    return not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)
+
+
+def _look(value: Any, *, with_dtype: bool = True) -> str:
+    if not isinstance(value, Tensor):
+        return f"the type {type(value).__name__}"
+    return f"{value.dtype} {tuple(value.shape)}" if with_dtype else str(tuple(value.shape))

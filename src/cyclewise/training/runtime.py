@@ -73,13 +73,19 @@ class Runtime:
         Raises:
             ArgumentError: its parameters lie on several devices, or on the "meta" device.
         """
-        if self.accelerator is not None:
-            model.to(self.accelerator.device)
         devices = {str(parameter.device) for parameter in model.parameters()}
-        if len(devices) > 1 or "meta" in devices:
+        if self.accelerator is not None and "meta" not in devices:
+            model.to(self.accelerator.device)
+            return
+        if len(devices) > 1:
             raise ArgumentError(
                 f"model must have all its parameters on one device, got {sorted(devices)}; "
                 "move it with model.to(device)"
+            )
+        if "meta" in devices:
+            raise ArgumentError(
+                "model must have parameters with values, got them on the device 'meta', which has none; "
+                "call model.to_empty(device=...) and load weights, then make the Learner"
             )
 
     def wrap(self, model: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Scores on held-out batches: loss and metrics, streamed over batches and ranks; predictions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -8,12 +8,16 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.mismatch import add_note, shape
 from cyclewise.stepping import Step, batch_loss, evaluating, forward, split_batch
 from cyclewise.training.data import Data
 from cyclewise.training.parts import Parts
 from cyclewise.training.runtime import Runtime
 
 Metric = Callable[[Any, Any], Any]
+
+# What the loss is called in the scores, and in the records of epochs.
+_TAKEN = ("loss", "train_loss", "valid_loss")
 
 
 @runtime_checkable
@@ -57,12 +61,17 @@ class ScoreMethods(Parts):
 
         Raises:
             ArgumentError: nothing is given, and there is no validation data.
+            ArgumentTypeError: what is given is neither samples nor batches.
         """
         loader = self.data.valid_loader if inputs is None else inputs
         if loader is None:
             raise ArgumentError("inputs must be given where there is no validation data, got None; pass a tensor")
-        if isinstance(loader, (Tensor, tuple, dict)) or hasattr(loader, "__array__"):
+        if isinstance(loader, (Tensor, tuple, dict)) or hasattr(loader, "__array__") or _is_of_numbers(loader):
             loader = Data.batches_of(loader)
+        if isinstance(loader, str) or not isinstance(loader, Iterable):
+            raise ArgumentTypeError(
+                f"inputs must be an array of samples or a loader of batches, got {describe(loader)}; pass a tensor"
+            )
         return predict(self._step(), self._forward(), loader)
 
     def _validate(self) -> dict[str, float]:
@@ -75,22 +84,31 @@ def check_metrics(metrics: Any, model: nn.Module) -> dict[str, Metric]:
     """Return metrics by name; those that are modules are moved to the model's device.
 
     Raises:
-        ArgumentTypeError: one cannot be called.
-        ArgumentError: one is named "loss".
+        ArgumentTypeError: they are no dict and no list, or one cannot be called.
+        ArgumentError: two have one name, or one that the losses have.
     """
-    if not isinstance(metrics, Mapping):
-        metrics = {getattr(metric, "__name__", type(metric).__name__): metric for metric in metrics}
-    for name, metric in metrics.items():
+    if isinstance(metrics, (Mapping, nn.ModuleDict)):
+        named = list(metrics.items())
+    elif isinstance(metrics, Iterable) and not isinstance(metrics, str):
+        named = [(getattr(metric, "__name__", type(metric).__name__), metric) for metric in metrics]
+    else:
+        raise ArgumentTypeError(
+            f"metrics must be a dict of functions by name, or a list of functions, got {describe(metrics)}; "
+            "pass for example {'accuracy': cyclewise.accuracy}"
+        )
+    for name, metric in named:
         if not callable(metric):
             raise ArgumentTypeError(
                 f"metrics[{name!r}] must be a function (outputs, targets) -> number, got {describe(metric)}; "
                 "pass for example {'accuracy': cyclewise.accuracy}"
             )
-        if name == "loss":
-            raise ArgumentError("metrics must not contain the name 'loss', got it; the loss is always reported")
+        if name in _TAKEN:
+            raise ArgumentError(f"metrics must not contain the name {name!r}, got it; the loss is always reported")
+        if [other for other, _ in named].count(name) > 1:
+            raise ArgumentError(f"metrics must have names of their own, got {name!r} twice; pass a dict with names")
         if isinstance(metric, nn.Module):
             metric.to(next((parameter.device for parameter in model.parameters()), torch.device("cpu")))
-    return dict(metrics)
+    return dict(named)
 
 
 def score(step: Step, model: nn.Module, metrics: Mapping[str, Any], loader: Any, runtime: Runtime) -> dict[str, float]:
@@ -152,7 +170,11 @@ def predict(step: Step, model: nn.Module, loader: Any) -> Any:
             if isinstance(batch, Mapping):
                 output = model(**batch)
             else:
-                output = forward(model, batch if isinstance(batch, Tensor) else split_batch(batch)[0])
+                # A data set without targets yields lists of one item.
+                has_one = isinstance(batch, (tuple, list)) and len(batch) == 1
+                output = forward(
+                    model, batch if isinstance(batch, Tensor) else (batch if has_one else split_batch(batch))[0]
+                )
             parts.append(_on_cpu(output))
     if not parts:
         raise ArgumentError("inputs must hold at least one batch, got none; check the size of the data set")
@@ -176,19 +198,8 @@ def _noted(name: str, metric: Metric, outputs: Any, targets: Any) -> Any:
     try:
         return metric(outputs, targets)
     except Exception as error:
-        # The user's own exception passes through; from Python 3.11 on it can say where it happened.
-        if hasattr(error, "add_note"):
-            error.add_note(f"raised by metrics[{name!r}] for outputs {shape(outputs)} and targets {shape(targets)}")
+        add_note(error, f"raised by metrics[{name!r}] for outputs {shape(outputs)} and targets {shape(targets)}")
         raise
-
-
-def shape(value: Any) -> str:
-    """Return what a batch item looks like, for a message.
-
-    >>> shape(torch.zeros(2, 3))
-    'torch.float32 of shape (2, 3)'
-    """
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _number(name: str, value: Any) -> float:
@@ -199,6 +210,12 @@ def _number(name: str, value: Any) -> float:
         raise ArgumentError(
             f"metrics[{name!r}] must return one number, got {got}; average it, or return a part of it"
         ) from error
+
+
+def _is_of_numbers(value: Any) -> bool:
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, (int, float))
 
 
 def _on_cpu(output: Any) -> Any:
