@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe, instance
 from cyclewise.errors import ArgumentError, ArgumentTypeError
-from cyclewise.landscape import hvp
+from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
+from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
 from cyclewise.ranks import is_distributed
 from cyclewise.stepping import Batches, LossFunction, batch_loss, device_of, to_device
 
-# A forward pass, in gradient evaluations: the backward pass is about twice the work.
-LOSS_COST = 1.0 / 3.0
 _MOST_BYTES = 2 * 2**30
 
 
@@ -41,13 +40,14 @@ class Objective:
         dtype: the precision to evaluate in, for example ``torch.float64``; None keeps the model's own, but half
             precisions become float32.
         seed: of the dropout masks; batch i draws them from ``seed + i``.
-        most_bytes: memory that one evaluation may use for what it keeps for its backward pass.
+        most_bytes: memory that products may keep between them, see :meth:`product`.
 
     Attributes:
         model, loss_fn: as given.
         batches: the list of batches, on the model's device.
         parameters: the parameters that require a gradient, each once.
         names: their names in the model.
+        named: both, name to parameter.
         num_parameters: P, the numbers in them.
         num_batches: on this rank.
         device: of the model.
@@ -97,21 +97,23 @@ class Objective:
                 "model must have a parameter that requires a gradient, got none; "
                 "unfreeze the part that is to be measured: parameter.requires_grad_(True)"
             )
-        self.names = [name for name, _ in named]
-        self.parameters = [p for _, p in named]
+        self.named = dict(named)
+        self.names = list(self.named)
+        self.parameters = list(self.named.values())
         self.num_parameters = sum(p.numel() for p in self.parameters)
         if dtype is None and any(p.dtype in (torch.float16, torch.bfloat16) for p in self.parameters):
             dtype = torch.float32
         self.dtype = dtype or torch.promote_types(self.parameters[0].dtype, self.parameters[-1].dtype)
         self.cost = 0.0
         self.most_bytes = most_bytes
-        self.batches = [converted(to_device(batch, self.device), dtype) for batch in _listed(batches)]
+        self.batches = [converted(to_device(batch, self.device), dtype) for batch in listed(batches)]
         self.num_batches = len(self.batches)
         everything = list(self.model.parameters())
         first, self._num_all_batches = _share(self.num_batches, self.device)
         self._stillness = Stillness(self.model, everything, dtype, seed + first)
         places = {id(p): i for i, p in enumerate(everything)}
         self._values = [self._stillness.values[places[id(p)]] for p in self.parameters]
+        self._products = Products(self, most_bytes)
         self._stillness.calibrate(self._pass_all)
 
     def loss(self) -> float:
@@ -139,14 +141,24 @@ class Objective:
             return self.flatten(gradient)
 
     def product(self, vector: Tensor) -> Tensor:
-        """Return the Hessian of the mean loss times `vector` ([P]), [P]."""
-        total = self.zeros()
-        parts = self.split(vector)
-        for index in range(self.num_batches):
-            with self.still(index, twice=True):
-                total += self.flatten(hvp.reverse_over_reverse(self.batch_loss(index), self.parameters, parts))
-        self.cost += hvp.REVERSE_COST
-        return self._over_ranks(total)
+        """Return the Hessian of the mean loss times `vector` ([P]), [P].
+
+        The graph of the gradient is kept for the next product while it fits into `most_bytes`, until the parameters
+        change by torch's in-place operations, or :meth:`release`.
+        """
+        return self._over_ranks(self._products(vector))
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Return the Hessian times each row of `vectors` ([k, P]), [k, P]: cheaper than one by one if P is small."""
+        return self._over_ranks(self._products.block(vectors))
+
+    def release(self) -> None:
+        """Let go of the memory that products keep."""
+        self._products.release()
+
+    def version(self) -> tuple[int, ...]:
+        """Return a number per tensor of the model that changes whenever its content does."""
+        return self._stillness.version()
 
     @contextmanager
     def moved(self, vector: Tensor, factor: float = 1.0) -> Iterator[None]:
@@ -217,7 +229,13 @@ class Objective:
         return total / self._num_all_batches
 
 
-def _listed(batches: Any) -> list[Any]:
+def listed(batches: Any) -> list[Any]:
+    """Return the batches of a list or loader as a list.
+
+    Raises:
+        ArgumentTypeError: they can be iterated only once.
+        ArgumentError: there is none, or it is the tensors of a single batch.
+    """
     if isinstance(batches, (tuple, list)) and batches and all(isinstance(item, Tensor) for item in batches):
         raise ArgumentError(
             "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]"

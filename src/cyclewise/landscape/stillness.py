@@ -89,6 +89,10 @@ class Stillness:
             self._buffers += buffers
             self._norms = norms
 
+    def version(self) -> tuple[int, ...]:
+        """Return the versions of the tensors' contents; statistics and other buffers count with the parameters."""
+        return (*(value._version for value in self.values), *(b.version for b in self._buffers))
+
     @contextmanager
     def hold(self, index: int, *, twice: bool) -> Iterator[None]:
         """Hold everything still while batch `index` is evaluated.

@@ -1,0 +1,68 @@
+"""Which part of a model cannot be differentiated twice, for the message that says so."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cyclewise.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from cyclewise.landscape.objective import Objective
+
+
+def not_twice(objective: "Objective", index: int, error: RuntimeError) -> ArgumentError:
+    """Return the error that names the module through which the loss of a batch cannot be differentiated twice.
+
+    Args:
+        objective: the function that was to be differentiated.
+        index: the batch.
+        error: what torch said.
+    """
+    reason = str(error).splitlines()[0].rstrip(".")
+    return ArgumentError(
+        f"model must be differentiable twice for its curvature, got {_culprit(objective, index)}: {reason}; "
+        "exchange that part for one made of plain torch operations"
+    )
+
+
+def _culprit(objective: "Objective", index: int) -> str:
+    """Return the innermost module whose output cannot be differentiated twice, in words."""
+    calls: list[tuple[str, nn.Module, tuple[Any, ...], Any]] = []
+    handles = []
+    for name, module in objective.model.named_modules():
+
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
+            calls.append((name, module, inputs, output))
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        with objective.still(index, twice=True):
+            objective.batch_loss(index)
+            for name, module, inputs, output in calls:  # a module's parts return before it does
+                if not _is_differentiable_twice([*inputs, *module.parameters()], output):
+                    return f"{type(module).__name__} {name!r}" if name else type(module).__name__
+    finally:
+        for handle in handles:
+            handle.remove()
+    return "a loss_fn that is not"
+
+
+def _is_differentiable_twice(sources: list[Any], output: Any) -> bool:
+    outputs = [o for o in (output if isinstance(output, (tuple, list)) else (output,)) if _has_graph(o)]
+    sources = [source for source in sources if _has_graph(source)]
+    if not outputs or not sources:
+        return True
+    try:
+        value = torch.stack([o.square().sum() for o in outputs]).sum()
+        gradient = torch.autograd.grad(value, sources, create_graph=True, materialize_grads=True)
+        curved = [g for g in gradient if g.requires_grad]
+        if curved:
+            torch.autograd.grad(curved, sources, [torch.ones_like(g) for g in curved], materialize_grads=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _has_graph(item: Any) -> bool:
+    return isinstance(item, Tensor) and item.requires_grad
