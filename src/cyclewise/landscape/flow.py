@@ -1,0 +1,292 @@
+"""How gradients and activations fare on their way through the layers: vanishing, exploding, dead and saturated units.
+
+Source: Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural networks* (2010): the norm
+of d loss / d activation, layer by layer from the output back, stays in a healthy network and shrinks or grows by a
+factor per layer in one that cannot learn. Layers are the modules that hold weights, in the order in which they run;
+what is looked at is what enters them, so functional activations count, residual connections carry what they carry, and
+a layer that is called many times (a recurrent cell) is one layer.
+
+A unit is a feature, or a channel with all its places. ReLU units are dead where they are zero for every sample of
+every batch: no gradient reaches what feeds them. A unit that another one replaces (a constant, after normalisation) is
+not dead, and features of the data that never vary belong to the data.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
+
+from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.origins import Kind, channels_of, origin_of
+
+# Of the layer's own scale: less is rounding.
+_CONSTANT = 1e-5
+# Where the derivative is below 5 % of its largest value.
+_SATURATED: dict[Kind, float] = {"tanh": math.sqrt(0.95), "sigmoid": (1.0 + math.sqrt(0.95)) / 2.0}
+_FEWEST_LAYERS = 3
+
+
+@dataclass(frozen=True)
+class LayerFlow:
+    """What enters one layer, and the gradient that comes back there.
+
+    Attributes:
+        name: of the module; "output" for what leaves the last one.
+        gradient_norm: of d loss / d input, over all samples of a batch, as a root mean square over the batches.
+        activation: root mean square of the input.
+        weight_gradient_ratio: length of the gradient of the layer's own parameters over their length; None where it has
+            none of its own (tied or frozen ones), or they are zero.
+        activation_kind: the activation that made the input; None where it is another, or a sum.
+        num_units: features or channels of the input.
+        dead_share: fraction of ReLU units that are zero for every sample; None where the input is not a ReLU's.
+        constant_share: fraction of units that are the same for every sample; None where they cannot be told.
+        saturated_share: fraction of values of tanh or sigmoid whose derivative is below 5 % of its largest; None where
+            the input is of neither.
+    """
+
+    name: str
+    gradient_norm: float
+    activation: float
+    weight_gradient_ratio: float | None = None
+    activation_kind: Kind | None = None
+    num_units: int | None = None
+    dead_share: float | None = None
+    constant_share: float | None = None
+    saturated_share: float | None = None
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """The gradient on its way back through the layers.
+
+    Attributes:
+        layers: from the first layer that a gradient flows into to the output.
+        per_layer_factor: by what the norm changes per layer on the way back, a geometric mean: below 1 it vanishes,
+            above it explodes; None for fewer than three places, or without any gradient.
+        per_layer_factor_std_error: its standard error, from the scatter of the layers around it.
+        total_factor: norm at the first layer over norm at the output; None where the output has no gradient.
+        num_samples: rows that each layer saw, at least.
+    """
+
+    layers: tuple[LayerFlow, ...]
+    per_layer_factor: float | None
+    per_layer_factor_std_error: float | None
+    total_factor: float | None
+    num_samples: int
+
+
+def gradient_flow(objective: Objective) -> GradientFlow:
+    """Measure gradients and activations by layer; costs 1 gradient evaluation.
+
+    Example:
+        >>> layers = [nn.Linear(4, 4, bias=False) for _ in range(5)]
+        >>> for layer in layers:
+        ...     _ = layer.weight.data.copy_(torch.eye(4) / 10)
+        >>> batch = torch.ones(2, 4), torch.ones(2, 4)
+        >>> objective = Objective(nn.Sequential(*layers), nn.functional.mse_loss, [batch])
+        >>> flow = gradient_flow(objective)
+        >>> round(flow.per_layer_factor, 3), round(flow.total_factor, 6)
+        (0.1, 0.0001)
+    """
+    watched = {name or "model": module for name, module in objective.model.named_modules() if _holds_weights(module)}
+    seen: dict[str, _Seen] = {}
+    last = ""
+    total = objective.zeros()
+    for index in range(objective.num_batches):
+        with _hooked(watched, seen) as order, objective.still(index):
+            loss = objective.batch_loss(index)
+            total += objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
+        last = order[-1] if order else last
+        objective.cost += 1.0 / objective.num_batches
+    ratios = _weight_ratios(objective, total / objective.num_batches)
+    layers = [item.record(name, ratios.get(name), objective.num_batches) for name, item in seen.items() if item.entered]
+    if last and seen[last].left:
+        layers.append(
+            LayerFlow("output", seen[last].output_norm(objective.num_batches), seen[last].output_activation())
+        )
+    factor, error = _per_layer([layer.gradient_norm for layer in layers])
+    norms = [layer.gradient_norm for layer in layers]
+    return GradientFlow(
+        layers=tuple(layers),
+        per_layer_factor=factor,
+        per_layer_factor_std_error=error,
+        total_factor=norms[0] / norms[-1] if len(norms) > 1 and norms[-1] > 0.0 else None,
+        num_samples=min((item.num_rows for item in seen.values() if item.entered), default=0),
+    )
+
+
+@dataclass
+class _Seen:
+    """Sums over the calls and batches of one layer."""
+
+    entered: bool = False
+    left: bool = False
+    gradient: float = 0.0
+    output_gradient: float = 0.0
+    squares: float = 0.0
+    num_values: int = 0
+    output_squares: float = 0.0
+    num_output_values: int = 0
+    num_rows: int = 0
+    kind: Kind | None = None
+    saturated: float = 0.0
+    num_saturable: int = 0
+    low: Tensor | None = None
+    high: Tensor | None = None
+    scale: float = 0.0
+    uneven: bool = False
+
+    def enter(self, module: nn.Module, tensor: Tensor) -> None:
+        self.entered = True
+        self.squares += float(tensor.detach().double().square().sum())
+        self.num_values += tensor.numel()
+        origin = origin_of(tensor)
+        if origin is not None:
+            values, dim, self.kind = origin.values, origin.unit_dim, origin.kind
+            if origin.kind in _SATURATED:
+                limit = _SATURATED[origin.kind]
+                far = values.abs() > limit if origin.kind == "tanh" else (values > limit) | (values < 1.0 - limit)
+                self.saturated += float(far.sum())
+                self.num_saturable += values.numel()
+        else:
+            channels = channels_of(tensor)
+            values = tensor.detach() if channels is None else channels
+            dim = _unit_dim(module, tensor) if channels is None else 1
+        rows = values.movedim(dim, -1).reshape(-1, values.shape[dim])
+        if len(rows):
+            self._spread(rows)
+
+        def arrived(gradient: Tensor) -> None:
+            self.gradient += float(gradient.detach().double().square().sum())
+
+        tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
+
+    def leave(self, tensor: Tensor) -> None:
+        self.left = True
+        self.output_squares += float(tensor.detach().double().square().sum())
+        self.num_output_values += tensor.numel()
+
+        def arrived(gradient: Tensor) -> None:
+            self.output_gradient += float(gradient.detach().double().square().sum())
+
+        tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
+
+    def record(self, name: str, ratio: float | None, num_batches: int) -> LayerFlow:
+        known = self.low is not None and self.high is not None and not self.uneven and self.num_rows > 1
+        dead = constant = None
+        if known and self.low is not None and self.high is not None:
+            constant = float((self.high - self.low <= _CONSTANT * self.scale).double().mean())
+            if self.kind == "relu":
+                dead = float(((self.high == 0) & (self.low == 0)).double().mean())
+        return LayerFlow(
+            name=name,
+            gradient_norm=math.sqrt(self.gradient / num_batches),
+            activation=math.sqrt(self.squares / max(self.num_values, 1)),
+            weight_gradient_ratio=ratio,
+            activation_kind=self.kind,
+            num_units=None if self.low is None or self.uneven else len(self.low),
+            dead_share=dead,
+            constant_share=constant,
+            saturated_share=self.saturated / self.num_saturable if self.num_saturable else None,
+        )
+
+    def output_norm(self, num_batches: int) -> float:
+        return math.sqrt(self.output_gradient / num_batches)
+
+    def output_activation(self) -> float:
+        return math.sqrt(self.output_squares / max(self.num_output_values, 1))
+
+    def _spread(self, rows: Tensor) -> None:
+        self.num_rows += len(rows)
+        self.scale = max(self.scale, float(rows.abs().max()))
+        low, high = rows.amin(0), rows.amax(0)
+        if self.low is None or self.high is None:
+            self.low, self.high = low, high
+        elif self.low.shape != low.shape:
+            self.uneven = True
+        else:
+            self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+
+
+@contextmanager
+def _hooked(watched: dict[str, nn.Module], seen: dict[str, _Seen]) -> Iterator[list[str]]:
+    """Watch what enters and leaves the modules while the block runs; gives the names in the order of the calls."""
+    order: list[str] = []
+    handles: list[RemovableHandle] = []
+
+    def before(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensor = _first_tensor([*args, *kwargs.values()])
+        order.append(name)
+        item = seen.setdefault(name, _Seen())
+        if tensor is not None and torch.is_grad_enabled():
+            item.enter(module, tensor)
+
+    def after(name: str, output: Any) -> None:
+        tensor = _first_tensor(output)
+        if tensor is not None and torch.is_grad_enabled():
+            seen[name].leave(tensor)
+
+    try:
+        for name, module in watched.items():
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda module, args, kwargs, name=name: before(name, module, args, kwargs), with_kwargs=True
+                )
+            )
+            handles.append(module.register_forward_hook(lambda module, args, output, name=name: after(name, output)))
+        yield order
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    return any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+
+
+def _first_tensor(values: Any) -> Tensor | None:
+    """Return the first tensor that a gradient flows through."""
+    if isinstance(values, PackedSequence):
+        values = values.data
+    if isinstance(values, Tensor):
+        return values if values.ndim and values.grad_fn is not None else None
+    if isinstance(values, (tuple, list)):
+        return next((tensor for value in values if (tensor := _first_tensor(value)) is not None), None)
+    return None
+
+
+def _unit_dim(module: nn.Module, tensor: Tensor) -> int:
+    if isinstance(module, _ConvNd):
+        return tensor.ndim - len(module.kernel_size) - 1
+    return tensor.ndim - 1
+
+
+def _weight_ratios(objective: Objective, gradient: Tensor) -> dict[str, float]:
+    squares: dict[str, list[float]] = {}
+    for name, parameter, part in zip(objective.names, objective.parameters, objective.split(gradient), strict=True):
+        module = name.rpartition(".")[0] or "model"
+        sums = squares.setdefault(module, [0.0, 0.0])
+        sums[0] += float(part.double().square().sum())
+        sums[1] += float(parameter.detach().double().square().sum())
+    return {name: math.sqrt(own / weight) for name, (own, weight) in squares.items() if weight > 0.0}
+
+
+def _per_layer(norms: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the factor per layer from the last norm back to the first, by least squares on the logarithms."""
+    if len(norms) < _FEWEST_LAYERS or not all(map(math.isfinite, norms)) or max(norms) == 0.0:
+        return None, None
+    # A norm of zero has underflowed somewhere on its way.
+    logs = [math.log(max(norm, torch.finfo(torch.float32).tiny)) for norm in reversed(norms)]
+    middle, mean = (len(logs) - 1) / 2.0, sum(logs) / len(logs)
+    spread = sum((i - middle) ** 2 for i in range(len(logs)))
+    slope = sum((i - middle) * (log - mean) for i, log in enumerate(logs)) / spread
+    rest = sum((log - mean - slope * (i - middle)) ** 2 for i, log in enumerate(logs))
+    factor = math.exp(slope)
+    return factor, factor * math.sqrt(rest / max(len(logs) - 2, 1) / spread)
