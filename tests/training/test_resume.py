@@ -236,7 +236,7 @@ def test_another_call_than_the_saved_one_is_refused_and_load_allows_it(tmp_path)
     with pytest.raises(cw.CheckpointError) as caught:
         learn.fit(cw.Constant(lr=0.1, total_steps=3))
     assert re.fullmatch(
-        r"fit 1 of the saved run has the policy OneCycle\(.*\), got Constant\(lr=0\.1, total_steps=3\); "
+        r"fit 1 of the saved run has the policy OneCycle\(.*\); wd=0\.001, got Constant\(lr=0\.1, total_steps=3\); "
         r"after resume\(\) make the same calls in the same order; "
         r"to train on in another way use learn\.load\(directory\) instead",
         str(caught.value),

@@ -41,11 +41,14 @@ class Found:
 
 
 def find(directory: Path) -> list[Found]:
-    """Return the checkpoints of a directory, oldest first; leftovers of writes that never ended are not among them."""
+    """Return the checkpoints of a directory, oldest first, or the one that it is.
+
+    Leftovers of writes that never ended are not among them.
+    """
     if not directory.is_dir():
         return []
     found = []
-    for path in directory.iterdir():
+    for path in [directory] if (directory / "manifest.json").is_file() else directory.iterdir():
         match = _NAME.fullmatch(path.name)
         if match and path.is_dir():
             found.append(Found(path, int(match[1]), int(match[2])))
@@ -124,7 +127,10 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"the checkpoint {str(path)!r} cannot be loaded ({type(error).__name__}: {error}); it is not used"
         ) from error
-    own = json.loads(state.pop("manifest"))
+    try:
+        own = json.loads(state.pop("manifest"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint {str(path)!r} holds no state of a Learner; it is not used") from error
     if own != {name: value for name, value in manifest.items() if name not in ("bytes", "sha256")}:
         raise CheckpointError(f"the manifest of {str(path)!r} was changed after it was written; it is not used")
     assert isinstance(state, dict)

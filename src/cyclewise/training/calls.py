@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from cyclewise.errors import CheckpointError
+from cyclewise._validation import instance
+from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.policies import Policy
 from cyclewise.range_test import RangeTest
 from cyclewise.training.history import History
@@ -106,9 +107,30 @@ def check_policy(number: int, saved: str, given: str) -> None:
         raise CheckpointError(f"fit {number} of the saved run has the policy {saved}, got {given}; {_WAY_OUT}")
 
 
-def as_text(policies: Sequence[Policy]) -> str:
-    """Return policies as one text by which they are told apart."""
-    return "; ".join(dict.fromkeys(map(repr, policies))) if len(set(policies)) == 1 else "; ".join(map(repr, policies))
+def as_policies(policy: Any) -> list[Policy]:
+    """Return a policy, or a list of one per group, as a list.
+
+    Raises:
+        ArgumentError: their lengths differ, or there are none.
+        ArgumentTypeError: it is neither.
+    """
+    policies = list(policy) if isinstance(policy, (list, tuple)) else [policy]
+    for part in policies:
+        instance("policy", part, Policy, "a policy, or a list of one per parameter group",
+                 way_out="pass for example OneCycle(max_lr=0.1, total_steps=1000)")  # fmt: skip
+    lengths = {part.total_steps for part in policies}
+    if len(lengths) != 1:
+        raise ArgumentError(
+            f"policy must have one total_steps for all groups, got {sorted(lengths)}; "
+            "make the shorter ones longer with extend()"
+        )
+    return policies
+
+
+def as_text(policies: Sequence[Policy], wd: float | None = None) -> str:
+    """Return policies, and the weight decay of the fit, as one text by which fits are told apart."""
+    parts = list(map(repr, policies[:1] if len(set(policies)) == 1 else policies))
+    return "; ".join(parts if wd is None else [*parts, f"wd={wd!r}"])
 
 
 def packed(history: History) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from cyclewise._validation import describe, whole
-from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from cyclewise._validation import whole
+from cyclewise.errors import CheckpointError
 from cyclewise.training import bundle, saving
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.files import remove_leftovers
@@ -63,13 +63,7 @@ class Checkpoint(Callback):
         every_epochs: int | None = None,
         keep: int = 3,
     ) -> None:
-        if not isinstance(directory, (str, os.PathLike)):
-            raise ArgumentTypeError(f'directory must be a path, got {describe(directory)}; pass for example "run"')
-        self.directory = Path(directory)
-        if self.directory.exists() and not self.directory.is_dir():
-            raise ArgumentError(
-                f"directory must be a folder, got the file {str(directory)!r}; pass another path, it is made if missing"
-            )
+        self.directory = saving.as_directory(directory)
         if every_steps is not None:
             whole("every_steps", every_steps, minimum=1, way_out="1000 writes after every thousand updates")
         if every_epochs is not None:
@@ -80,6 +74,7 @@ class Checkpoint(Callback):
         self._every_epochs = 1 if every_steps is None and every_epochs is None else every_epochs
         self._num_epochs = 0
         self._has_verified = False
+        self._is_failing = False
 
     def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
         """Clear away what a killed process left."""
@@ -104,11 +99,13 @@ class Checkpoint(Callback):
 
     def on_interrupt(self, learner: "Learner") -> None:
         """Write where Ctrl-C has ended the fit."""
+        self._is_failing = False
         self._write(learner)
 
     def on_fit_end(self, learner: "Learner") -> None:
         """Write the fit that has ended; one that an exception ended has its last checkpoint already."""
         if learner.run is None:
+            self._is_failing = False
             self._write(learner)
 
     def state_dict(self) -> dict[str, int]:
@@ -125,13 +122,17 @@ class Checkpoint(Callback):
         try:
             written = saving.write(learner, self.directory, valid_loss=valid_loss)
         except OSError as error:
-            warnings.warn(
-                f"the checkpoint at step {learner.num_steps} could not be written to {str(self.directory)!r} "
-                f"({error}); training goes on, make room for the next one",
-                UserWarning,
-                stacklevel=2,
-            )
+            # Said once, until one has been written again or the fit ends: a warning at every step would fill the log.
+            if not self._is_failing:
+                warnings.warn(
+                    f"the checkpoint at step {learner.num_steps} could not be written to {str(self.directory)!r} "
+                    f"({error}); training goes on, make room for the next one",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self._is_failing = True
             return
+        self._is_failing = False
         if written is None:
             return
         if not self._has_verified:

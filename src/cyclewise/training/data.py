@@ -156,6 +156,9 @@ class ArrayLoader:
         rounds, rest = divmod(self._num_samples, self.batch_size * self._num_ranks)
         return rounds + (rest > self._rank * self._share(rest) or (rest > 0 and self._is_even))
 
+    def __str__(self) -> str:
+        return f"{self._num_samples} samples, batches of {self.batch_size}, seed {self._seed}"
+
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         first, self._resume_at = self._resume_at, None
         if first is None:

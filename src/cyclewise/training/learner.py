@@ -20,7 +20,7 @@ from cyclewise.range_test import RangeTest, lr_find_by_step
 from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay
 from cyclewise.training.callbacks import Callback, check_callbacks
-from cyclewise.training.calls import Calls, as_text
+from cyclewise.training.calls import Calls, as_policies, as_text
 from cyclewise.training.checkpoint import Checkpoint
 from cyclewise.training.data import Data
 from cyclewise.training.fitting import FitMethods
@@ -35,7 +35,7 @@ from cyclewise.training.groups import (
 from cyclewise.training.history import History
 from cyclewise.training.interrupts import interrupts_between_steps
 from cyclewise.training.metrics import class_loss
-from cyclewise.training.run import Run, as_policies
+from cyclewise.training.run import Run
 from cyclewise.training.runtime import Runtime
 from cyclewise.training.saving import SaveMethods
 from cyclewise.training.sched import Sched
@@ -234,7 +234,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
         """
         policies = as_policies(policy)
         check_callbacks(callbacks)
-        finished = self.calls.finished_fit(as_text(policies))
+        finished = self.calls.finished_fit(as_text(policies, wd))
         if finished is not None:
             self._last_fit, self._fit_is_newer = finished.history, True
             for kept, state in zip(_snapshots(callbacks), finished.snapshots, strict=False):
@@ -254,7 +254,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
             run = Run(
                 self.calls.num_fits + 1, step, policies, self.own_data, callbacks, self.runtime,
                 groups_at_start=groups_at_start,
-                sets_decay=wd is not None,
+                wd=wd,
                 can_undo=any(isinstance(callback, Checkpoint) for callback in callbacks),
             )  # fmt: skip
             self.run = run

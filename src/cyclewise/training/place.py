@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from cyclewise.errors import ArgumentError
+from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.state import Snapshot
 from cyclewise.stepping import check_loader
 from cyclewise.training.data import ArrayLoader
@@ -110,6 +110,7 @@ class Place:
         if isinstance(self.loader, ArrayLoader) and self.is_within:
             loader["num_batches"] = self.num_batches  # not one that was handed out and not yet trained on
         return {
+            "data": _data_in(self.loader),
             "num_passes": self.num_passes,
             "num_batches": self.num_batches,
             "is_within": self.is_within,
@@ -123,7 +124,17 @@ class Place:
         self.is_within = False
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Have the next pass go on from a saved position."""
+        """Have the next pass go on from a saved position.
+
+        Raises:
+            CheckpointError: it is one in other data.
+        """
+        own = _data_in(self.loader)
+        if state["data"] != own:
+            raise CheckpointError(
+                f"train_loader must be the one of the saved run, a {state['data']}, got a {own}; pass the same data, "
+                "or take weights and optimizer alone with learn.load(directory)"
+            )
         self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
         self.is_within = state["is_within"]
         self._loaded = state
@@ -167,6 +178,22 @@ def _is_map_style(loader: Any) -> bool:
     if isinstance(loader, DataLoader):
         return not isinstance(loader.dataset, IterableDataset)
     return hasattr(loader, "__len__")
+
+
+def _data_in(loader: Any) -> str:
+    """Return what can be told of the data without reading it, as text."""
+    parts = [type(loader).__name__]
+    if isinstance(loader, ArrayLoader):
+        parts.append(str(loader))
+    elif isinstance(loader, DataLoader):
+        # Not the number of batches, which some samplers change from pass to pass.
+        if hasattr(loader.dataset, "__len__"):
+            parts.append(f"{len(loader.dataset)} samples")
+        if loader.batch_size is not None:
+            parts.append(f"batches of {loader.batch_size}")
+    elif isinstance(loader, (list, tuple)):
+        parts.append(f"{len(loader)} batches")
+    return ", ".join(parts)
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

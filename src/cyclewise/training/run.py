@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cyclewise._validation import instance
-from cyclewise.errors import ArgumentError, CheckpointError, DivergedError
+from cyclewise.errors import CheckpointError, DivergedError
 from cyclewise.param_groups import Groups
 from cyclewise.policies import Policy, Rescaled
 from cyclewise.progress import Bar
@@ -45,7 +44,7 @@ class Run:
         callbacks: in the order in which their states are saved.
         runtime: the ranks.
         groups_at_start: the optimizer's hyperparameters as they were when the fit was called.
-        sets_decay: whether the fit has a weight decay of its own.
+        wd: the fit's own weight decay; None if it has none.
         can_undo: note buffers and torch's generator after every step, for an exception in the middle of the next.
 
     Attributes:
@@ -64,16 +63,16 @@ class Run:
         runtime: Runtime,
         *,
         groups_at_start: Groups,
-        sets_decay: bool,
+        wd: float | None,
         can_undo: bool,
     ) -> None:
         self.number = number
         self.step = step
-        self.text = as_text(policies)
+        self.text = as_text(policies, wd)
         self.total_steps = policies[0].total_steps
         self.callbacks = list(callbacks)
         self.groups_at_start = groups_at_start
-        self.sets_decay = sets_decay
+        self.sets_decay = wd is not None
         self.num_steps = 0
         self.stop_reason: str | None = None
         self.place = Place(data.train_loader, data.valid_loader)
@@ -113,6 +112,8 @@ class Run:
         """
         if self._can_undo:
             self._mark()
+        if not rolls_back:
+            self._good = None
         # A run that is resumed after its last step may have that pass still to be scored.
         while self.place.is_within or not self.is_over():
             if rolls_back and not self.place.is_within and (self._good is None or self.recorder.is_healthy()):
@@ -235,6 +236,7 @@ class Run:
         """Return all but the model and the optimizer, the places of all ranks included; every rank must call it."""
         self.recorder.look()
         place = self.place.state_dict()
+        good = None if self._good is None else {**self._good, "places": self._runtime.gather(self._good["place"])}
         return {
             "number": self.number,
             "policy": self.text,
@@ -247,6 +249,8 @@ class Run:
             "recorder": self.recorder.state_dict(),
             "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
             "places": self._runtime.gather(place),
+            "accumulation_steps": self.step.accumulation_steps,
+            "good": good,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -262,6 +266,13 @@ class Run:
             raise CheckpointError(
                 f"fit {self.number} of the saved run has the callbacks {saved}, got {given}; pass the same ones"
             )
+        if state["accumulation_steps"] != self.step.accumulation_steps:
+            raise CheckpointError(
+                f"fit {self.number} of the saved run has accumulation_steps={state['accumulation_steps']}, "
+                f"got {self.step.accumulation_steps}; make the Learner with the one that was saved"
+            )
+        if state["good"] is not None:
+            self._good = {**state["good"], "place": state["good"]["places"][self._runtime.rank]}
         for callback, (_, its_state) in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(its_state)
         self._load_progress(state)
@@ -331,26 +342,6 @@ class Run:
             f"the training loss was not finite at step {error.step}; rolled back to step {at_step}, "
             f"the rates from there on times {_ROLLBACK_FACTOR}"
         )
-
-
-def as_policies(policy: Any) -> list[Policy]:
-    """Return a policy, or a list of one per group, as a list.
-
-    Raises:
-        ArgumentError: their lengths differ, or there are none.
-        ArgumentTypeError: it is neither.
-    """
-    policies = list(policy) if isinstance(policy, (list, tuple)) else [policy]
-    for part in policies:
-        instance("policy", part, Policy, "a policy, or a list of one per parameter group",
-                 way_out="pass for example OneCycle(max_lr=0.1, total_steps=1000)")  # fmt: skip
-    lengths = {part.total_steps for part in policies}
-    if len(lengths) != 1:
-        raise ArgumentError(
-            f"policy must have one total_steps for all groups, got {sorted(lengths)}; "
-            "make the shorter ones longer with extend()"
-        )
-    return policies
 
 
 def _has_nan(value: Any) -> bool:

@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cyclewise.errors import CheckpointError
+from cyclewise._validation import describe
+from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from cyclewise.training import bundle
 from cyclewise.training.calls import packed, unpacked
 from cyclewise.training.parts import Parts
 from cyclewise.training.place import Place
+
+# What `collect` returns.
+_ENTRIES = {
+    "num_ranks", "model", "optimizer", "optimizer_kind", "scaler", "clip", "calls", "history", "run", "places",
+}  # fmt: skip
 
 
 class SaveMethods(Parts):
@@ -22,8 +28,9 @@ class SaveMethods(Parts):
         Raises:
             OSError: it cannot be written; checkpoints before it are still there.
         """
-        found = write(self, Path(directory))
-        return Path(directory) if found is None else found.path
+        path = as_directory(directory)
+        found = write(self, path)
+        return path if found is None else found.path
 
     def resume(self, directory: str | os.PathLike[str]) -> int:
         """Go back to the newest checkpoint; the same calls as before then go on from there.
@@ -32,7 +39,8 @@ class SaveMethods(Parts):
         step and ends with the bits of an uninterrupted run.
 
         Args:
-            directory: where a :class:`Checkpoint` or :meth:`save` wrote.
+            directory: where a :class:`Checkpoint` or :meth:`save` wrote; or one checkpoint's own folder, such as what
+                :meth:`save` returned.
 
         Returns:
             the steps that were done, over all fits; 0, with a warning, where there is no checkpoint.
@@ -57,6 +65,23 @@ class SaveMethods(Parts):
         return 0 if found is None else found[0].step
 
 
+def as_directory(directory: Any) -> Path:
+    """Return a folder's path.
+
+    Raises:
+        ArgumentTypeError: it is no path.
+        ArgumentError: it is a file.
+    """
+    if not isinstance(directory, (str, os.PathLike)):
+        raise ArgumentTypeError(f'directory must be a path, got {describe(directory)}; pass for example "run"')
+    path = Path(directory)
+    if path.exists() and not path.is_dir():
+        raise ArgumentError(
+            f"directory must be a folder, got the file {str(directory)!r}; pass another path, it is made if missing"
+        )
+    return path
+
+
 def collect(learner: Parts) -> dict[str, Any]:
     """Return the state of a Learner, in the middle of a fit or between two; every rank must call it."""
     run, runtime, clip = learner.run, learner.runtime, learner.clip
@@ -67,6 +92,7 @@ def collect(learner: Parts) -> dict[str, Any]:
         "num_ranks": runtime.num_ranks,
         "model": learner.model.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
+        "optimizer_kind": type(learner.optimizer).__name__,
         "scaler": None if runtime.scaler is None else runtime.scaler.state_dict(),
         "clip": None if clip is None else clip.state_dict(),
         "calls": learner.calls.state_dict(),
@@ -104,9 +130,14 @@ def newest(directory: Path) -> tuple[bundle.Found, dict[str, Any], list[str]] | 
     complaints: list[str] = []
     for checkpoint in reversed(found):
         try:
-            return checkpoint, bundle.read(checkpoint.path), complaints
+            state = bundle.read(checkpoint.path)
         except CheckpointError as error:
             complaints.append(str(error))
+            continue
+        missing = sorted(_ENTRIES - set(state))
+        if not missing:
+            return checkpoint, state, complaints
+        complaints.append(f"the checkpoint {str(checkpoint.path)!r} lacks {', '.join(missing)}; it is not used")
     if found:
         raise CheckpointError(
             f"directory must hold a checkpoint that can be used, got {len(found)} damaged one(s) in "
@@ -131,6 +162,12 @@ def restore_weights(learner: Parts, state: Mapping[str, Any], path: Path) -> Non
         raise CheckpointError(
             f"the checkpoint {str(path)!r} is of another model: {len(differing)} of its entries differ, such as "
             f"{differing[0]!r}; make the Learner with the model that was saved"
+        )
+    kind = type(learner.optimizer).__name__
+    if state["optimizer_kind"] != kind:
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} is of another optimizer, {state['optimizer_kind']}, got {kind}; "
+            "make the Learner with the one that was saved"
         )
     try:
         learner.optimizer.load_state_dict(state["optimizer"])
@@ -166,7 +203,7 @@ def restore_position(learner: Parts, state: Mapping[str, Any], path: Path) -> No
 
 
 def _load(learner: Parts, directory: str | os.PathLike[str]) -> tuple[bundle.Found, dict[str, Any]] | None:
-    found = newest(Path(directory))
+    found = newest(as_directory(directory))
     if found is None:
         warnings.warn(f"there is no complete checkpoint in {str(directory)!r}; starting from step 0", UserWarning,
                       stacklevel=4)  # fmt: skip
