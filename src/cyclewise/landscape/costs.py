@@ -1,7 +1,7 @@
 """What evaluations cost, in gradient evaluations: one is forward and backward over all batches.
 
-The figures are geometric means over the models of `benchmarks/hessian.py`. They are constants, not measured on the user's
-model, so that the same seed gives the same numbers whatever else the machine does.
+The figures are geometric means over the models of `benchmarks/hessian.py`. They are constants, not measured on the
+user's model, so that the same seed gives the same numbers whatever else the machine does.
 """
 
 # A forward pass; the backward pass is about twice the work.

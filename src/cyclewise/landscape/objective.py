@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe, instance
 from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.landscape.costs import BLOCK_COST
 from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
 from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
@@ -151,6 +152,14 @@ class Objective:
     def products(self, vectors: Tensor) -> Tensor:
         """Return the Hessian times each row of `vectors` ([k, P]), [k, P]: cheaper than one by one if P is small."""
         return self._over_ranks(self._products.block(vectors))
+
+    def product_cost(self) -> float:
+        """Return what one further product costs, in gradient evaluations."""
+        return self._products.cost()
+
+    def column_cost(self) -> float:
+        """Return what one of many products by :meth:`products` costs, in gradient evaluations."""
+        return BLOCK_COST if self._products.prefers_blocks() else self.product_cost()
 
     def release(self) -> None:
         """Let go of the memory that products keep."""

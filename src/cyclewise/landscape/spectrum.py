@@ -1,0 +1,182 @@
+"""The spectrum of the Hessian within a budget: both ends, the trace, the density and the condition number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cyclewise.landscape.density import Quadrature, exact, quadrature
+from cyclewise.landscape.lanczos import Krylov, RitzPair, Settled, lanczos, random_start
+from cyclewise.landscape.measurements import Density, Eigenvalue, Estimate
+from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.trace import trace
+
+# Gradient evaluations of the 200 that a diagnosis has by default.
+DEFAULT_BUDGET = 150.0
+# The dense Hessian takes this many numbers squared, and their cube to solve.
+_LARGEST_DENSE = 4096
+# Below this depth, a quadrature's nodes are too far apart to show the shape of a density.
+_FEWEST_STEPS = 24
+# Share of the products for the ends; the rest is the trace's.
+_LANCZOS_SHARE = 0.6
+_TOLERANCE = 0.005
+_FLOOR = 2.5e-4
+# The trace's standard error that is aimed at, as a fraction of the sum of |lambda|; half of what is promised.
+_TRACE_ERROR = 0.025
+_MOST_BASIS_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What is known of a Hessian's eigenvalues.
+
+    Attributes:
+        sharpness, lambda_min: the largest and the smallest.
+        trace: their sum.
+        condition: the largest over the smallest positive one above the numerical null space; None where none is.
+        is_bound: whether the condition number is at least `condition`, smaller positive eigenvalues being unresolved.
+        density: their distribution, smoothed.
+        quadrature: their distribution as point masses.
+        top, bottom: directions of the largest and the smallest, of length 1, [P].
+        is_exact: whether all eigenvalues were computed, from the dense Hessian.
+        num_products: Hessian products made.
+    """
+
+    sharpness: Eigenvalue
+    lambda_min: Eigenvalue
+    trace: Estimate
+    condition: float | None
+    is_bound: bool
+    density: Density
+    quadrature: Quadrature
+    top: Tensor
+    bottom: Tensor
+    is_exact: bool
+    num_products: int
+
+
+def measure_spectrum(objective: Objective, *, most: float = DEFAULT_BUDGET, seed: int = 0) -> Spectrum:
+    """Measure the spectrum of the objective's Hessian.
+
+    All eigenvalues are computed where the budget has a product for each parameter. Otherwise a Lanczos run gives the
+    ends and the density, and what it has not seen of the trace is estimated with random probes.
+
+    Args:
+        objective: the function.
+        most: gradient evaluations to spend, see :attr:`Objective.cost`; more than the default asks for a smallest
+            eigenvalue that is right in itself, not only beside the largest.
+        seed: of the random vectors.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> batch = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+        >>> found = measure_spectrum(Objective(model, torch.nn.functional.mse_loss, [batch]))
+        >>> found.sharpness.value, found.lambda_min.value, found.trace.value, found.condition  # of diag(1, 4)
+        (4.0, 1.0, 5.0, 4.0)
+    """
+    size = objective.num_parameters
+    if size <= _LARGEST_DENSE and size * objective.column_cost() <= most:
+        return _dense(objective)
+    num_products = max(4, int(most / objective.product_cost()))
+    generator = torch.Generator().manual_seed(seed)
+    settled = Settled(
+        _TOLERANCE, floor=0.0 if most > DEFAULT_BUDGET else _FLOOR, fewest_steps=min(_FEWEST_STEPS, num_products)
+    )
+    spaces = [_run(objective, generator, max(3, int(_LANCZOS_SHARE * num_products)), settled)]
+    main = spaces[0]
+    total, spent = trace(
+        objective.product,
+        main,
+        num_products=num_products - main.num_products,
+        wanted_error=_TRACE_ERROR * size * _quadrature(spaces).mean_magnitude(),
+        generator=generator,
+    )
+    spent += main.num_products
+    while num_products - spent >= _FEWEST_STEPS:
+        spaces.append(_run(objective, generator, _FEWEST_STEPS, None))
+        spent += spaces[-1].num_products
+    top, bottom = main.pair(-1), main.pair(0)
+    condition, is_bound = _condition(main)
+    masses = _quadrature(spaces)
+    return Spectrum(
+        sharpness=Eigenvalue(top.value, top.residual),
+        lambda_min=Eigenvalue(bottom.value, bottom.residual),
+        trace=Estimate(total.value, total.std_error),
+        condition=condition,
+        is_bound=is_bound,
+        density=masses.density(),
+        quadrature=masses,
+        top=top.vector,
+        bottom=bottom.vector,
+        is_exact=False,
+        num_products=spent,
+    )
+
+
+def sharpness(
+    objective: Objective, *, tolerance: float = _TOLERANCE, max_products: int = 60, seed: int = 0
+) -> RitzPair:
+    """Return the largest eigenvalue of the objective's Hessian alone, with as few products as it takes.
+
+    Args:
+        objective: the function.
+        tolerance: the error aimed at, as a fraction of the eigenvalue.
+        max_products: products to stop at in any case.
+        seed: of the start vector.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return _run(objective, generator, max_products, Settled(tolerance, floor=None)).pair(-1)
+
+
+def _run(objective: Objective, generator: torch.Generator, num_steps: int, is_done: Settled | None) -> Krylov:
+    size = objective.num_parameters
+    start = random_start(size, dtype=objective.dtype, device=objective.device, generator=generator)
+    capacity = max(4, _MOST_BASIS_BYTES // (size * start.element_size()))
+    return lanczos(objective.product, start, num_steps=num_steps, capacity=capacity, is_done=is_done)
+
+
+def _quadrature(spaces: Sequence[Krylov]) -> Quadrature:
+    return quadrature([space for space in spaces if not space.is_restarted] or list(spaces))
+
+
+def _dense(objective: Objective) -> Spectrum:
+    size = objective.num_parameters
+    hessian = objective.products(torch.eye(size, dtype=objective.dtype, device=objective.device)).double()
+    values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2.0)
+    numbers: NDArray[np.float64] = values.cpu().numpy()
+    noise = _noise(objective.dtype, numbers)
+    positive = numbers[numbers > size * noise]
+    masses = exact(numbers)
+    return Spectrum(
+        sharpness=Eigenvalue(float(numbers[-1]), noise),
+        lambda_min=Eigenvalue(float(numbers[0]), noise),
+        trace=Estimate(float(numbers.sum()), 0.0),
+        condition=float(numbers[-1] / positive[0]) if len(positive) else None,
+        is_bound=False,
+        density=masses.density(),
+        quadrature=masses,
+        top=vectors[:, -1].to(objective.dtype),
+        bottom=vectors[:, 0].to(objective.dtype),
+        is_exact=True,
+        num_products=size,
+    )
+
+
+def _condition(space: Krylov) -> tuple[float | None, bool]:
+    """Return the condition number and whether it is only a bound: an eigenvalue lies within a residual of its pair."""
+    values, residuals = space.values()
+    null = space.basis.shape[1] * _noise(space.basis.dtype, values)
+    certain = (values - residuals > null).nonzero()[0]
+    if len(certain) == 0:
+        return None, False
+    smallest = certain[np.argmin(values[certain] + residuals[certain])]
+    value, residual = float(values[smallest]), float(residuals[smallest])
+    is_resolved = bool(smallest == 0) and residual <= 0.02 * value
+    return float(values[-1]) / (value if is_resolved else value + residual), not is_resolved
+
+
+def _noise(dtype: torch.dtype, values: NDArray[np.float64]) -> float:
+    return torch.finfo(dtype).eps * float(np.abs(values).max(initial=0.0))
