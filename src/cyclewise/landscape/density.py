@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclewise.landscape.lanczos import Krylov
-from cyclewise.landscape.measurements import Density
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Quadrature:
-    """The distribution of eigenvalues as point masses.
+class Density:
+    """A distribution of eigenvalues: point masses.
 
     Attributes:
         nodes: where they are, rising.
@@ -34,7 +33,7 @@ class Quadrature:
     def fraction_below(self, value: float) -> float:
         """Return the fraction of eigenvalues up to `value`.
 
-        >>> Quadrature((-1.0, 2.0), (0.25, 0.75), num_probes=0).fraction_below(0.0)
+        >>> Density((-1.0, 2.0), (0.25, 0.75), num_probes=0).fraction_below(0.0)
         0.25
         """
         return float(sum(w for node, w in zip(self.nodes, self.weights, strict=True) if node <= value))
@@ -57,13 +56,8 @@ class Quadrature:
         kernels = np.exp(-0.5 * distances**2) / (sigma * np.sqrt(2.0 * np.pi))
         return places, kernels @ np.array(self.weights)
 
-    def density(self) -> Density:
-        """Return the smoothed density, to be drawn."""
-        places, density = self.curve()
-        return Density(tuple(places.tolist()), tuple(density.tolist()), is_exact=self.num_probes == 0)
 
-
-def quadrature(spaces: Sequence[Krylov]) -> Quadrature:
+def quadrature(spaces: Sequence[Krylov]) -> Density:
     """Return the mean of the spaces' Gauss quadratures; each space from its own random start, not restarted."""
     nodes, weights = [], []
     for space in spaces:
@@ -73,11 +67,11 @@ def quadrature(spaces: Sequence[Krylov]) -> Quadrature:
     return _sorted(np.concatenate(nodes), np.concatenate(weights), len(spaces))
 
 
-def exact(eigenvalues: Numbers) -> Quadrature:
+def exact(eigenvalues: Numbers) -> Density:
     """Return the distribution of known eigenvalues."""
     return _sorted(eigenvalues, np.full(len(eigenvalues), 1.0 / len(eigenvalues)), 0)
 
 
-def _sorted(nodes: Numbers, weights: Numbers, num_probes: int) -> Quadrature:
+def _sorted(nodes: Numbers, weights: Numbers, num_probes: int) -> Density:
     order = np.argsort(nodes, kind="stable")
-    return Quadrature(tuple(nodes[order].tolist()), tuple(weights[order].tolist()), num_probes)
+    return Density(tuple(nodes[order].tolist()), tuple(weights[order].tolist()), num_probes)

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from cyclewise.landscape.density import Quadrature, exact, quadrature
+from cyclewise.landscape.density import Density, exact, quadrature
 from cyclewise.landscape.lanczos import Krylov, RitzPair, Settled, lanczos, random_start
-from cyclewise.landscape.measurements import Density, Eigenvalue, Estimate
 from cyclewise.landscape.objective import Objective
-from cyclewise.landscape.trace import trace
+from cyclewise.landscape.trace import Trace, trace
 
 # Gradient evaluations of the 200 that a diagnosis has by default.
 DEFAULT_BUDGET = 150.0
@@ -30,35 +28,41 @@ _MOST_BASIS_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
+class Condition:
+    """The largest eigenvalue over the smallest positive one above the numerical null space.
+
+    Attributes:
+        value: the ratio, or what it is at least.
+        is_lower_bound: whether smaller positive eigenvalues may be hidden in the unresolved part of the spectrum.
+    """
+
+    value: float
+    is_lower_bound: bool
+
+
+@dataclass(frozen=True)
 class Spectrum:
     """What is known of a Hessian's eigenvalues.
 
     Attributes:
-        sharpness, lambda_min: the largest and the smallest.
-        trace: their sum.
-        condition: the largest over the smallest positive one above the numerical null space; None where none is.
-        is_bound: whether the condition number is at least `condition`, smaller positive eigenvalues being unresolved.
-        density: their distribution, smoothed.
-        quadrature: their distribution as point masses.
-        top, bottom: directions of the largest and the smallest, of length 1, [P].
+        largest, smallest: the ends, with residuals and directions [P].
+        trace: the sum of the eigenvalues.
+        density: their distribution.
+        condition: the condition number; None where no eigenvalue is positive beyond rounding.
         is_exact: whether all eigenvalues were computed, from the dense Hessian.
         num_products: Hessian products made.
     """
 
-    sharpness: Eigenvalue
-    lambda_min: Eigenvalue
-    trace: Estimate
-    condition: float | None
-    is_bound: bool
+    largest: RitzPair
+    smallest: RitzPair
+    trace: Trace
     density: Density
-    quadrature: Quadrature
-    top: Tensor
-    bottom: Tensor
+    condition: Condition | None
     is_exact: bool
     num_products: int
 
 
-def measure_spectrum(objective: Objective, *, most: float = DEFAULT_BUDGET, seed: int = 0) -> Spectrum:
+def spectrum(objective: Objective, *, budget: float = DEFAULT_BUDGET, seed: int = 0) -> Spectrum:
     """Measure the spectrum of the objective's Hessian.
 
     All eigenvalues are computed where the budget has a product for each parameter. Otherwise a Lanczos run gives the
@@ -66,24 +70,24 @@ def measure_spectrum(objective: Objective, *, most: float = DEFAULT_BUDGET, seed
 
     Args:
         objective: the function.
-        most: gradient evaluations to spend, see :attr:`Objective.cost`; more than the default asks for a smallest
+        budget: gradient evaluations to spend, see :attr:`Objective.cost`; more than the default asks for a smallest
             eigenvalue that is right in itself, not only beside the largest.
         seed: of the random vectors.
 
     Example:
         >>> model = torch.nn.Linear(2, 1, bias=False)
         >>> batch = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
-        >>> found = measure_spectrum(Objective(model, torch.nn.functional.mse_loss, [batch]))
-        >>> found.sharpness.value, found.lambda_min.value, found.trace.value, found.condition  # of diag(1, 4)
+        >>> found = spectrum(Objective(model, torch.nn.functional.mse_loss, [batch]))  # the Hessian is diag(1, 4)
+        >>> found.largest.value, found.smallest.value, found.trace.value, found.condition.value
         (4.0, 1.0, 5.0, 4.0)
     """
     size = objective.num_parameters
-    if size <= _LARGEST_DENSE and size * objective.column_cost() <= most:
+    if size <= _LARGEST_DENSE and size * objective.column_cost() <= budget:
         return _dense(objective)
-    num_products = max(4, int(most / objective.product_cost()))
+    num_products = max(4, int(budget / objective.product_cost()))
     generator = torch.Generator().manual_seed(seed)
     settled = Settled(
-        _TOLERANCE, floor=0.0 if most > DEFAULT_BUDGET else _FLOOR, fewest_steps=min(_FEWEST_STEPS, num_products)
+        _TOLERANCE, floor=0.0 if budget > DEFAULT_BUDGET else _FLOOR, fewest_steps=min(_FEWEST_STEPS, num_products)
     )
     spaces = [_run(objective, generator, max(3, int(_LANCZOS_SHARE * num_products)), settled)]
     main = spaces[0]
@@ -91,29 +95,14 @@ def measure_spectrum(objective: Objective, *, most: float = DEFAULT_BUDGET, seed
         objective.product,
         main,
         num_products=num_products - main.num_products,
-        wanted_error=_TRACE_ERROR * size * _quadrature(spaces).mean_magnitude(),
+        wanted_error=_TRACE_ERROR * size * _density(spaces).mean_magnitude(),
         generator=generator,
     )
     spent += main.num_products
     while num_products - spent >= _FEWEST_STEPS:
         spaces.append(_run(objective, generator, _FEWEST_STEPS, None))
         spent += spaces[-1].num_products
-    top, bottom = main.pair(-1), main.pair(0)
-    condition, is_bound = _condition(main)
-    masses = _quadrature(spaces)
-    return Spectrum(
-        sharpness=Eigenvalue(top.value, top.residual),
-        lambda_min=Eigenvalue(bottom.value, bottom.residual),
-        trace=Estimate(total.value, total.std_error),
-        condition=condition,
-        is_bound=is_bound,
-        density=masses.density(),
-        quadrature=masses,
-        top=top.vector,
-        bottom=bottom.vector,
-        is_exact=False,
-        num_products=spent,
-    )
+    return Spectrum(main.pair(-1), main.pair(0), total, _density(spaces), _condition(main), False, spent)
 
 
 def sharpness(
@@ -138,7 +127,7 @@ def _run(objective: Objective, generator: torch.Generator, num_steps: int, is_do
     return lanczos(objective.product, start, num_steps=num_steps, capacity=capacity, is_done=is_done)
 
 
-def _quadrature(spaces: Sequence[Krylov]) -> Quadrature:
+def _density(spaces: Sequence[Krylov]) -> Density:
     return quadrature([space for space in spaces if not space.is_restarted] or list(spaces))
 
 
@@ -149,33 +138,22 @@ def _dense(objective: Objective) -> Spectrum:
     numbers: NDArray[np.float64] = values.cpu().numpy()
     noise = _noise(objective.dtype, numbers)
     positive = numbers[numbers > size * noise]
-    masses = exact(numbers)
-    return Spectrum(
-        sharpness=Eigenvalue(float(numbers[-1]), noise),
-        lambda_min=Eigenvalue(float(numbers[0]), noise),
-        trace=Estimate(float(numbers.sum()), 0.0),
-        condition=float(numbers[-1] / positive[0]) if len(positive) else None,
-        is_bound=False,
-        density=masses.density(),
-        quadrature=masses,
-        top=vectors[:, -1].to(objective.dtype),
-        bottom=vectors[:, 0].to(objective.dtype),
-        is_exact=True,
-        num_products=size,
-    )
+    condition = Condition(float(numbers[-1] / positive[0]), is_lower_bound=False) if len(positive) else None
+    smallest, largest = (RitzPair(float(numbers[i]), noise, vectors[:, i].to(objective.dtype)) for i in (0, -1))
+    return Spectrum(largest, smallest, Trace(float(numbers.sum()), 0.0, 0), exact(numbers), condition, True, size)
 
 
-def _condition(space: Krylov) -> tuple[float | None, bool]:
-    """Return the condition number and whether it is only a bound: an eigenvalue lies within a residual of its pair."""
+def _condition(space: Krylov) -> Condition | None:
+    """Return the condition number, or the most that is sure: an eigenvalue lies within a residual of its Ritz value."""
     values, residuals = space.values()
     null = space.basis.shape[1] * _noise(space.basis.dtype, values)
     certain = (values - residuals > null).nonzero()[0]
     if len(certain) == 0:
-        return None, False
+        return None
     smallest = certain[np.argmin(values[certain] + residuals[certain])]
     value, residual = float(values[smallest]), float(residuals[smallest])
     is_resolved = bool(smallest == 0) and residual <= 0.02 * value
-    return float(values[-1]) / (value if is_resolved else value + residual), not is_resolved
+    return Condition(float(values[-1]) / (value if is_resolved else value + residual), not is_resolved)
 
 
 def _noise(dtype: torch.dtype, values: NDArray[np.float64]) -> float:
