@@ -86,7 +86,7 @@ def test_a_wall_ahead_is_a_cliff(steepness, start):
     objective = objective_of(wall(steepness), torch.tensor([start]))
     line = descend(objective, -objective.gradient(), [0.125, 0.25, 0.5, 1.0, 2.0])
     assert line.cliff > 10.0
-    assert line.cliff == pytest.approx((3 * steepness - 1) / line.gradient_norm, rel=0.02)
+    assert line.gradient_norms[-1] == pytest.approx(3 * steepness - 1, rel=0.01)
     assert start + line.cliff_factor > 1.0
     assert line.rise > 1.0
 
@@ -140,7 +140,7 @@ def normalised():
     )
 
 
-@pytest.mark.parametrize("steps", [0, 30, 150])
+@pytest.mark.parametrize("steps", [0, 30, 100])
 @pytest.mark.parametrize("make", [plain, normalised, Recurrent])
 def test_healthy_networks_have_no_cliff(make, steps):
     for seed in range(2):
