@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         PolicyError,
         SuggestionError,
     )
+    from cyclewise.landscape import Barrier, barrier
     from cyclewise.migration import migrate
     from cyclewise.policies import (
         SGDR,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArgumentError": "errors",
     "ArgumentTypeError": "errors",
+    "Barrier": "landscape",
     "Callback": "training",
     "Checkpoint": "training",
     "CheckpointError": "errors",
@@ -111,6 +113,7 @@ _HOMES = {
     "WarmupStableDecay": "policies",
     "WeightAverage": "training",
     "accuracy": "training",
+    "barrier": "landscape",
     "calibration_error": "training",
     "lr_find": "range_test",
     "migrate": "migration",
@@ -124,6 +127,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - plainly sorted
     "ArgumentError",
     "ArgumentTypeError",
+    "Barrier",
     "Callback",
     "Checkpoint",
     "CheckpointError",
@@ -167,6 +171,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "WarmupStableDecay",
     "WeightAverage",
     "accuracy",
+    "barrier",
     "calibration_error",
     "lr_find",
     "migrate",
