@@ -28,6 +28,7 @@ def table(tasks: str) -> str:
             for n in (100, 300, 50)]  # fmt: skip
     rows.append(row("`constant_lr`, 100 steps", own["100 steps"]["constant_regret"]))
     rows += [row(label, figures) for label, figures in peers["regret"].items()]
+    rows.append(row("every rate trained to its end, once", own["whole_grid_once"]))
     rows.append(row("noise floor", own["noise_floor"]))
     return "\n".join([HEAD, *rows])
 

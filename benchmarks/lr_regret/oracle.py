@@ -4,14 +4,14 @@
 
 One file per task under ``oracle/`` (``constant/`` for rates held constant); a task that has one is not computed again.
 The grid is widened by a quarter of a decade at a time until it has seen the loss get clearly worse on both sides, then
-refined around the best.
+refined around the best. Four seeds are run, and 28 more where those four leave a noise floor above 1 %.
 """
 
 import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +26,9 @@ from cyclewise.stepping import Step, evaluating
 
 FOLDERS = {True: Path(__file__).with_name("constant"), False: Path(__file__).with_name("oracle")}
 SEEDS = (0, 1, 2, 3)
+# Where four seeds disagree about the best rate: none of those that `lr_find` is judged with.
+MORE_SEEDS = tuple(range(100, 128))
+_HIGHEST_NOISE_FLOOR = 0.01
 _SPACING = 0.25
 _FEWEST_RATES = 16
 _NUM_FINE = 8
@@ -62,6 +65,19 @@ class Oracle:
             for picked, judged in ((first, second), (second, first))
         ]
         return float(np.mean(regrets))
+
+    def one_seed_regrets(self) -> list[float]:
+        """Return, for each seed, the regret of the rate whose whole run ended best with it, judged on the others.
+
+        It is what trying every rate of the grid to the end, once, would lose: no shorter test knows more.
+        """
+        seeds = range(len(self.start))
+        return [
+            self._regret_at(
+                self._dense()[int(np.argmin(self._curve([seed])))], [other for other in seeds if other != seed]
+            )
+            for seed in seeds
+        ]
 
     def best(self) -> float:
         """Return the best rate."""
@@ -189,18 +205,41 @@ def compute(task: Task, *, constant: bool) -> Oracle:
     alive = [i for i, rate in enumerate(rates) if any(math.isfinite(loss) for loss in found[rate])]
     rates = rates[: max(alive) + 3]
     oracle = Oracle(task.name, tuple(rates), tuple(zip(*(found[rate] for rate in rates), strict=True)), start)
+    keep(oracle, constant=constant)
+    return oracle
+
+
+def add_seeds(task: Task, *, constant: bool) -> Oracle:
+    """Run more seeds of a stored grid and keep them."""
+    torch.set_num_threads(1)
+    oracle = load(task.name, constant=constant)
+    seeds = MORE_SEEDS[len(oracle.start) - len(SEEDS) :]
+    losses = [tuple(train(task, rate, seed, constant=constant) for rate in oracle.rates) for seed in seeds]
+    start = tuple(validation_loss(draw(task, seed)) for seed in seeds)
+    oracle = replace(oracle, losses=(*oracle.losses, *losses), start=(*oracle.start, *start))
+    keep(oracle, constant=constant)
+    return oracle
+
+
+def is_noisy(oracle: Oracle) -> bool:
+    """Return whether the first seeds disagree about the best rate, and no more have been run."""
+    first = replace(oracle, losses=oracle.losses[: len(SEEDS)], start=oracle.start[: len(SEEDS)])
+    return first.noise_floor() > _HIGHEST_NOISE_FLOOR and len(oracle.start) < len(SEEDS) + len(MORE_SEEDS)
+
+
+def keep(oracle: Oracle, *, constant: bool) -> None:
+    """Write an oracle to its file and print what it says."""
     folder = FOLDERS[constant]
     folder.mkdir(exist_ok=True)
     values = asdict(oracle)
     values["losses"] = [[loss if math.isfinite(loss) else None for loss in row] for row in oracle.losses]
-    (folder / f"{task.name}.json").write_text(json.dumps(values) + "\n")
+    (folder / f"{oracle.name}.json").write_text(json.dumps(values) + "\n")
     low_end, high_end = oracle.basin(0.02)
     print(
-        f"{task.name:30s} {len(rates)} rates, best {oracle.best():.3g}, 2% basin {low_end:.3g} - {high_end:.3g}, "
-        f"noise floor {100 * oracle.noise_floor():.2f} %",
+        f"{oracle.name:30s} {len(oracle.rates)} rates, {len(oracle.start)} seeds, best {oracle.best():.3g}, "
+        f"2% basin {low_end:.3g} - {high_end:.3g}, noise floor {100 * oracle.noise_floor():.2f} %",
         flush=True,
     )
-    return oracle
 
 
 def _improves(found: dict[float, list[float]], start: tuple[float, ...]) -> bool:
@@ -220,10 +259,16 @@ def main() -> None:
     missing = [i for i, task in enumerate(tasks) if not (folder / f"{task.name}.json").exists()]
     with get_context("spawn").Pool(arguments.workers) as pool:
         pool.starmap(_compute_one, [(arguments.tasks, i, arguments.constant) for i in missing], chunksize=1)
+        noisy = [i for i, task in enumerate(tasks) if is_noisy(load(task.name, constant=arguments.constant))]
+        pool.starmap(_add_seeds_to_one, [(arguments.tasks, i, arguments.constant) for i in noisy], chunksize=1)
 
 
 def _compute_one(which: str, index: int, constant: bool) -> None:
     compute((DEVELOPMENT if which == "development" else TEST)[index], constant=constant)
+
+
+def _add_seeds_to_one(which: str, index: int, constant: bool) -> None:
+    add_seeds((DEVELOPMENT if which == "development" else TEST)[index], constant=constant)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,11 @@ def main() -> None:
     arguments = parser.parse_args()
     tasks = DEVELOPMENT if arguments.tasks == "development" else TEST
     seeds = range(_FIRST_SEED, _FIRST_SEED + arguments.seeds)
-    result: dict[str, Any] = {"noise_floor": summary([load(task.name).noise_floor() for task in tasks])}
+    result: dict[str, Any] = {
+        "noise_floor": summary([load(task.name).noise_floor() for task in tasks]),
+        # The first seeds only, so that every task counts the same.
+        "whole_grid_once": summary([regret for task in tasks for regret in load(task.name).one_seed_regrets()[:4]]),
+    }
     with get_context("spawn").Pool(arguments.workers) as pool:
         for num_steps in arguments.num_steps:
             for with_length in (False, True) if arguments.with_length else (False,):
@@ -143,6 +147,7 @@ def main() -> None:
                 result[name] = {**report(scores), "scores": [asdict(score) for score in scores]}
                 _print(name, tasks, scores, result[name])
     print("noise floor (best rate of half of the seeds, judged on the others):", _line(result["noise_floor"]))
+    print("every rate trained to the end with one seed, judged on the others:", _line(result["whole_grid_once"]))
     if arguments.tasks == "test":
         look = {name: {k: v for k, v in part.items() if k != "scores"} for name, part in result.items()}
         with LOOKS.open("a") as file:

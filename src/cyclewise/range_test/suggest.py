@@ -24,8 +24,8 @@ _BANDWIDTH_DECADES = 0.15
 # A smoothed fall has to be this many standard errors deep to be called a fall.
 _FALL_IN_STANDARD_ERRORS = 4.0
 # The three constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else.
-_MARGIN_DECADES = 0.16
-_LAG_IN_MEMORIES = 1.27
+_MARGIN_DECADES = 0.2
+_LAG_IN_MEMORIES = 1.0
 _HALF_INTERVAL_DECADES = 0.35
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
@@ -187,20 +187,11 @@ def _local_lines(position: Array, loss: Array) -> tuple[Array, Array, Array]:
     # its height, its slope, and how many points it stands on.
     spacing = float(np.median(np.diff(position)))
     bandwidth = max(_BANDWIDTH_DECADES, 1.5 * spacing)
-    smooth = np.empty_like(loss)
-    slope = np.empty_like(loss)
-    weight = np.empty_like(loss)
-    for i, centre in enumerate(position):
-        low, high = np.searchsorted(position, (centre - 3.0 * bandwidth, centre + 3.0 * bandwidth))
-        smooth[i], slope[i], weight[i] = _line_at(centre, position[low:high], loss[low:high], bandwidth)
-    return smooth, slope, weight
-
-
-def _line_at(centre: Any, position: Array, loss: Array, bandwidth: float) -> tuple[float, float, float]:
-    offset = position - centre
-    kernel = np.exp(-0.5 * (offset / bandwidth) ** 2)
-    total = kernel.sum()
-    mean_offset, mean_loss = kernel @ offset / total, kernel @ loss / total
-    spread = kernel @ (offset - mean_offset) ** 2 / total
-    slope = kernel @ ((offset - mean_offset) * (loss - mean_loss)) / total / spread if spread > 0 else 0.0
-    return float(mean_loss - slope * mean_offset), float(slope), float(total**2 / (kernel @ kernel))
+    offset = position - position[:, None]  # [N, N]
+    kernel = np.where(np.abs(offset) < 3.0 * bandwidth, np.exp(-0.5 * (offset / bandwidth) ** 2), 0.0)
+    kernel /= kernel.sum(1, keepdims=True)
+    mean_offset, mean_loss = (kernel * offset).sum(1), kernel @ loss
+    centred = offset - mean_offset[:, None]
+    spread = (kernel * centred**2).sum(1)
+    slope = (kernel * centred * (loss - mean_loss[:, None])).sum(1) / np.where(spread > 0, spread, 1.0)
+    return mean_loss - slope * mean_offset, slope, 1.0 / (kernel**2).sum(1)
