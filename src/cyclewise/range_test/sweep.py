@@ -124,7 +124,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
-    first, second, third = shares(num_steps)
+    first, second, _ = shares(num_steps)
     if limits.start_lr is None or limits.end_lr is None:
         first -= 1
         found = _first_range(trial, limits)
