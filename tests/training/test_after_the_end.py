@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
 
@@ -106,3 +107,42 @@ def test_divergence_in_a_second_fit_names_the_checkpoint_of_the_first(tmp_path):
     assert caught.value.step == 1
     assert caught.value.checkpoint.name.endswith("step-00000004")
     assert caught.value.checkpoint.is_dir()
+
+
+@pytest.mark.parametrize("step", [3, 5, 7, 9, 10])
+def test_what_a_script_draws_between_its_fits_is_drawn_again(tmp_path, step):
+    class Dies(Exception):
+        pass
+
+    class DieAt(cw.Callback):
+        def __init__(self, step):
+            self.step = step
+
+        def on_step_end(self, learner, step, loss):
+            if learner.num_steps == self.step:
+                raise Dies
+
+    def learner():
+        torch.manual_seed(0)
+        inputs = torch.randn(64, 4)
+        dataset = TensorDataset(inputs, (inputs[:, 0] > 0).long())
+        loaders = DataLoader(dataset, batch_size=16, shuffle=True), DataLoader(dataset, batch_size=16, shuffle=True)
+        return cw.Learner(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2)), cw.Data(*loaders))
+
+    def script(learn, directory, die_at=None):
+        drawn = []
+        for _ in range(3):
+            callbacks = [DieAt(die_at), cw.Checkpoint(directory, every_steps=2)]
+            learn.fit(cw.Constant(lr=0.1, total_steps=4), callbacks=callbacks)
+            learn.evaluate()  # a shuffled loader, or one with workers, draws from the global generator
+            drawn.append(torch.rand(()).item())
+        return learn, drawn
+
+    whole, drawn = script(learner(), tmp_path / "whole")
+    with pytest.raises(Dies):
+        script(learner(), tmp_path / "cut", step)
+    resumed = learner()
+    resumed.resume(tmp_path / "cut")
+    resumed, drawn_again = script(resumed, tmp_path / "cut")
+    assert torch.equal(resumed.model[0].weight, whole.model[0].weight)
+    assert drawn_again == drawn

@@ -170,6 +170,30 @@ def test_bad_calls_say_what_to_do(call, error, message):
     assert str(caught.value) == message
 
 
+def test_a_metric_needs_nothing_but_the_three_methods():
+    class Count:
+        def reset(self):
+            self.count = 0
+
+        def update(self, outputs, targets):
+            self.count += len(targets)
+
+        def compute(self):
+            return self.count
+
+    assert learner(metrics={"count": Count()}).evaluate()["count"] == 8
+
+
+def test_the_data_of_a_learner_cannot_be_replaced_unnoticed():
+    learn = learner()
+    with pytest.raises(cw.ArgumentError) as caught:
+        learn.data = [1]
+    assert str(caught.value) == (
+        "data must stay the same for the life of a Learner, got list [1]; go on with the same model in another one, "
+        "cw.Learner(learn.model, data, optimizer=learn.optimizer)"
+    )
+
+
 @pytest.mark.parametrize("monitor", ["valid_loss", "accuracy"])
 def test_early_stopping_is_refused_before_the_first_step(monitor):
     learn = cw.Learner(network(), [(INPUTS, CLASSES)], metrics=[cw.accuracy], progress=False)

@@ -125,7 +125,8 @@ def read(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"the checkpoint {str(path)!r} cannot be loaded without running code ({type(error).__name__}); it is not used"
+            f"the checkpoint {str(path)!r} cannot be loaded without running code ({type(error).__name__}); "
+            "it is not used"
         ) from error
     try:
         own = json.loads(state.pop("manifest"))

@@ -25,10 +25,13 @@ class FinishedFit:
     Attributes:
         history: its record.
         snapshots: the states of its :class:`Snapshots`, in the order of the callbacks.
+        places: where each rank was in the data, and its random number generators, at the end: what a script draws
+            between two fits is then drawn again.
     """
 
     history: History
     snapshots: Sequence[Mapping[str, Any]]
+    places: Sequence[Mapping[str, Any]]
 
 
 class Calls:
@@ -58,9 +61,24 @@ class Calls:
         """Note a range test."""
         self._done.append({"kind": "lr_find", "record": record.to_dict()})
 
-    def add_fit(self, policy: str, history: History, snapshots: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Note a fit that ended, with the states of its :class:`Snapshots`; `policy` as text."""
-        self._done.append({"kind": "fit", "policy": policy, "history": packed(history), "snapshots": list(snapshots)})
+    def add_fit(
+        self,
+        policy: str,
+        history: History,
+        *,
+        snapshots: Sequence[Mapping[str, Any]] = (),
+        places: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Note a fit that ended, with what :class:`FinishedFit` says of it; `policy` as text."""
+        self._done.append(
+            {
+                "kind": "fit",
+                "policy": policy,
+                "history": packed(history),
+                "snapshots": list(snapshots),
+                "places": list(places),
+            }
+        )
 
     def range_test(self) -> RangeTest | None:
         """Return the record of the range test that the script made here before it was resumed; None if it is new."""
@@ -81,7 +99,7 @@ class Calls:
         number = self.num_fits + 1
         call = self._ahead.popleft()
         check_policy(number, call["policy"], policy)
-        return FinishedFit(unpacked(call["history"]), call["snapshots"])
+        return FinishedFit(unpacked(call["history"]), call["snapshots"], call["places"])
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the calls as tensors and plain values."""

@@ -18,7 +18,7 @@ from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, lr_find_by_step
 from cyclewise.stepping import LossFunction, Step, device_of
-from cyclewise.training import decay
+from cyclewise.training import decay, saving
 from cyclewise.training.callbacks import Callback, check_callbacks
 from cyclewise.training.calls import Calls, as_policies, as_text
 from cyclewise.training.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ from cyclewise.training.runtime import Runtime
 from cyclewise.training.saving import SaveMethods
 from cyclewise.training.sched import Sched
 from cyclewise.training.scoring import Metric, ScoreMethods, check_metrics
-from cyclewise.training.snapshots import Snapshots
+from cyclewise.training.snapshots import snapshots_in
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
@@ -119,7 +119,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
         self.runtime = Runtime(accelerator, mixed_precision)
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.runtime.place(self.model)
-        self.data = data if isinstance(data, Data) else Data(data)
+        self._data = data if isinstance(data, Data) else Data(data)
         self.own_data = Data(
             self.runtime.shard(self.data.train_loader, is_even=True),
             self.runtime.shard(self.data.valid_loader, is_even=False),
@@ -186,6 +186,18 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
             learn.freeze()
         return learn
 
+    @property
+    def data(self) -> Data:
+        """The data; other data need another Learner."""
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        raise ArgumentError(
+            f"data must stay the same for the life of a Learner, got {describe(data)}; go on with the same model in "
+            "another one, cw.Learner(learn.model, data, optimizer=learn.optimizer)"
+        )
+
     # -- finding and fitting ----------------------------------------------------------------------------------------
 
     def lr_find(self, **options: Any) -> RangeTest:
@@ -237,8 +249,9 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
         finished = self.calls.finished_fit(as_text(policies, wd))
         if finished is not None:
             self._last_fit, self._fit_is_newer = finished.history, True
-            for kept, state in zip(_snapshots(callbacks), finished.snapshots, strict=False):
+            for kept, state in zip(snapshots_in(callbacks), finished.snapshots, strict=False):
                 kept.load_state_dict(state)
+            saving.go_to(self, finished.places)
             return finished.history
         if self.run is not None:
             raise ArgumentError("fit() must not be called from a callback of a fit; end it first with learn.stop()")
@@ -272,8 +285,10 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
                     )
             step.train_mode()
             self._train(run, callbacks)
-            kept_states = [kept.state_dict() for kept in _snapshots(callbacks)]
-            self.calls.add_fit(run.text, run.recorder.history(), kept_states)
+            self.calls.add_fit(
+                run.text, run.recorder.history(), places=saving.places(self),
+                snapshots=[kept.state_dict() for kept in snapshots_in(callbacks)],
+            )  # fmt: skip
             self.run = None
         assert self._last_fit is not None
         return self._last_fit
@@ -366,15 +381,6 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
             clip=self.clip,
             kept_in_eval=frozen_batch_norms(self.model) if self.freezes_batch_norm else (),
         )
-
-
-def _snapshots(callbacks: Sequence[Callback]) -> list[Snapshots]:
-    return [callback for callback in callbacks if isinstance(callback, Snapshots)]
-
-
-def _overriding(callbacks: Sequence[Callback], hook: str) -> list[Callback]:
-    """Return the callbacks that have a `hook` of their own; the others need not be called at every step."""
-    return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
 
 
 ConvLearner = Learner

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,6 @@ def as_directory(directory: Any) -> Path:
 def collect(learner: Parts) -> dict[str, Any]:
     """Return the state of a Learner, in the middle of a fit or between two; every rank must call it."""
     run, runtime, clip = learner.run, learner.runtime, learner.clip
-    # Between two fits the place is that of a run that has not begun.
-    data = learner.own_data
-    places = None if run is not None else runtime.gather(Place(data.train_loader, data.valid_loader).state_dict())
     return {
         "num_ranks": runtime.num_ranks,
         "model": learner.model.state_dict(),
@@ -98,8 +95,24 @@ def collect(learner: Parts) -> dict[str, Any]:
         "calls": learner.calls.state_dict(),
         "history": packed(learner.history),
         "run": None if run is None else run.state_dict(),
-        "places": places,
+        "places": None if run is not None else places(learner),
     }
+
+
+def places(learner: Parts) -> list[dict[str, Any]]:
+    """Return the place of every rank between two fits, which is that of a run that has not begun."""
+    data = learner.own_data
+    return learner.runtime.gather(Place(data.train_loader, data.valid_loader).state_dict())
+
+
+def go_to(learner: Parts, saved: Sequence[Mapping[str, Any]]) -> None:
+    """Take up the place of this rank among those that :func:`places` returned.
+
+    Raises:
+        CheckpointError: it is one in other data.
+    """
+    data = learner.own_data
+    Place(data.train_loader, data.valid_loader).load_state_dict(saved[learner.runtime.rank])
 
 
 def write(learner: Parts, directory: Path, *, valid_loss: float | None = None) -> bundle.Found | None:
@@ -198,8 +211,7 @@ def restore_position(learner: Parts, state: Mapping[str, Any], path: Path) -> No
         )
     learner.calls.load(state["calls"])
     if state["places"] is not None:
-        data = learner.own_data
-        Place(data.train_loader, data.valid_loader).load_state_dict(state["places"][runtime.rank])
+        go_to(learner, state["places"])
 
 
 def _load(learner: Parts, directory: str | os.PathLike[str]) -> tuple[bundle.Found, dict[str, Any]] | None:

@@ -97,7 +97,7 @@ def check_metrics(metrics: Any, model: nn.Module) -> dict[str, Metric]:
             "pass for example {'accuracy': cyclewise.accuracy}"
         )
     for name, metric in named:
-        if not callable(metric):
+        if not callable(metric) and not isinstance(metric, StreamingMetric):
             raise ArgumentTypeError(
                 f"metrics[{name!r}] must be a function (outputs, targets) -> number, got {describe(metric)}; "
                 "pass for example {'accuracy': cyclewise.accuracy}"

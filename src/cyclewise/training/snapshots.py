@@ -146,6 +146,11 @@ class Snapshots(Callback):
         return path
 
 
+def snapshots_in(callbacks: Iterable[Callback]) -> list[Snapshots]:
+    """Return those of the callbacks that keep snapshots."""
+    return [callback for callback in callbacks if isinstance(callback, Snapshots)]
+
+
 class SnapshotStates(Sequence[Mapping[str, Any]]):
     """State dicts in a row, each in memory or in a file that is read anew whenever the item is taken.
 
