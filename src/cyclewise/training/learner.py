@@ -383,4 +383,9 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
         )
 
 
+def _overriding(callbacks: Sequence[Callback], hook: str) -> list[Callback]:
+    """Return the callbacks that have a `hook` of their own; the others need not be called at every step."""
+    return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
+
+
 ConvLearner = Learner
