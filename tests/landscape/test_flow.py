@@ -59,6 +59,8 @@ def test_norms_are_those_of_autograd():
     flow = flow_of(model, batches, F.cross_entropy)
     assert [layer.name for layer in flow.layers] == ["2", "output"]
     assert flow.layers[0].gradient_norm == pytest.approx(math.sqrt(sum(squares) / 3), rel=1e-5)
+    assert [name for name, _ in flow.update_ratios] == ["0", "2"]
+    assert flow.update_ratios[1][1] == flow.layers[0].weight_gradient_ratio
     gradient = Objective(model, F.cross_entropy, batches).gradient()[-36:]
     weights = torch.cat([p.detach().flatten() for p in model[2].parameters()])
     assert flow.layers[0].weight_gradient_ratio == pytest.approx(float(gradient.norm() / weights.norm()), rel=1e-5)
@@ -68,9 +70,23 @@ def test_deep_sigmoids_vanish_and_large_weights_explode():
     vanishing = flow_of(deep(12, nn.Sigmoid), classes(), F.cross_entropy)
     assert vanishing.per_layer_factor < 0.4
     assert vanishing.total_factor < 1e-6
+    assert vanishing.update_factor < 0.4
     exploding = flow_of(deep(12, nn.ReLU, gain=6.0), classes(), F.cross_entropy)
     assert exploding.per_layer_factor > 3.0
     assert exploding.total_factor > 1e6
+
+
+def test_pooling_shrinks_the_norms_but_not_the_updates():
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(4)]
+    for block in blocks:
+        nn.init.kaiming_normal_(block[0].weight, nonlinearity="relu")
+    # Each place four times over, and their mean taken again: the same function.
+    pooled = nn.Sequential(*(nn.Sequential(nn.Upsample(scale_factor=2), block, nn.AvgPool2d(2)) for block in blocks))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    flow = flow_of(nn.Sequential(pooled, head), [(torch.randn(16, 8, 8, 8), torch.randint(4, (16,)))], F.cross_entropy)
+    assert flow.total_factor < 0.05
+    assert 0.3 < flow.update_factor < 1.5
 
 
 def test_a_gradient_that_underflows_is_still_a_vanishing_one():

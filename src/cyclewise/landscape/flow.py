@@ -72,6 +72,10 @@ class GradientFlow:
             above it explodes; None for fewer than three places, or without any gradient.
         per_layer_factor_std_error: its standard error, from the scatter of the layers around it.
         total_factor: norm at the first layer over norm at the output; None where the output has no gradient.
+        update_ratios: for each layer with weights of its own, the first one included, length of their gradient over
+            their length, by name. Pooling and the scale of activations, which move the norms, leave them alone.
+        update_factor: by what they change per layer on the way back, as `per_layer_factor`.
+        update_factor_std_error: its standard error.
         num_samples: rows that each layer saw, at least.
     """
 
@@ -79,6 +83,9 @@ class GradientFlow:
     per_layer_factor: float | None
     per_layer_factor_std_error: float | None
     total_factor: float | None
+    update_ratios: tuple[tuple[str, float], ...]
+    update_factor: float | None
+    update_factor_std_error: float | None
     num_samples: int
 
 
@@ -113,11 +120,16 @@ def gradient_flow(objective: Objective) -> GradientFlow:
         )
     factor, error = _per_layer([layer.gradient_norm for layer in layers])
     norms = [layer.gradient_norm for layer in layers]
+    own_ratios = tuple((name, ratios[name]) for name in seen if name in ratios)
+    update_factor, update_error = _per_layer([ratio for _, ratio in own_ratios])
     return GradientFlow(
         layers=tuple(layers),
         per_layer_factor=factor,
         per_layer_factor_std_error=error,
         total_factor=norms[0] / norms[-1] if len(norms) > 1 and norms[-1] > 0.0 else None,
+        update_ratios=own_ratios,
+        update_factor=update_factor,
+        update_factor_std_error=update_error,
         num_samples=min((item.num_rows for item in seen.values() if item.entered), default=0),
     )
 
