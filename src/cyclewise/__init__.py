@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         PolicyError,
         SuggestionError,
     )
-    from cyclewise.landscape import Barrier, barrier
+    from cyclewise.landscape import Barrier, Watched, barrier
     from cyclewise.migration import migrate
     from cyclewise.policies import (
         SGDR,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Learner,
         Snapshots,
         Track,
+        Watch,
         WeightAverage,
         accuracy,
         calibration_error,
@@ -111,6 +112,8 @@ _HOMES = {
     "Track": "training",
     "VelocitySGD": "velocity",
     "WarmupStableDecay": "policies",
+    "Watch": "training",
+    "Watched": "landscape",
     "WeightAverage": "training",
     "accuracy": "training",
     "barrier": "landscape",
@@ -169,6 +172,8 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "Track",
     "VelocitySGD",
     "WarmupStableDecay",
+    "Watch",
+    "Watched",
     "WeightAverage",
     "accuracy",
     "barrier",

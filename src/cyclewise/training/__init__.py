@@ -12,6 +12,7 @@ from cyclewise.training.learner import ConvLearner, Learner
 from cyclewise.training.metrics import accuracy
 from cyclewise.training.snapshots import Snapshots
 from cyclewise.training.tracking import Track
+from cyclewise.training.watch import Watch
 
 __all__ = [
     "Callback",
@@ -25,6 +26,7 @@ __all__ = [
     "Learner",
     "Snapshots",
     "Track",
+    "Watch",
     "WeightAverage",
     "accuracy",
     "calibration_error",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
+from cyclewise.landscape import Watched
 from cyclewise.training.files import write_file
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class History:
         loss: loss of each step, before its update, shape [num_steps].
         epochs: the epochs, in order.
         policies: the policy of each fit, as text that can be pasted back.
+        watched: what a :class:`~cyclewise.Watch` has measured; None where nobody watched.
 
     Example:
         >>> history = History(lr=[0.1, 0.1], momentum=[0.9, 0.9], loss=[2.0, 1.5], epochs=(Epoch(2, 1.75, 1.6),))
@@ -88,6 +90,7 @@ class History:
     loss: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     epochs: tuple[Epoch, ...] = ()
     policies: tuple[str, ...] = ()
+    watched: Watched | None = None
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "loss"):
@@ -112,12 +115,19 @@ class History:
             Epoch(epoch.step + self.num_steps, epoch.train_loss, epoch.valid_loss, epoch.metrics, epoch.seconds)
             for epoch in later.epochs
         )
+        watched = self.watched
+        if watched is not None or later.watched is not None:
+            # One that was not watched has no rows, but its steps count.
+            watched = (watched or Watched(num_steps=self.num_steps)).followed_by(
+                later.watched or Watched(num_steps=later.num_steps)
+            )
         return History(
             lr=np.concatenate([self.lr, later.lr]),
             momentum=np.concatenate([self.momentum, later.momentum]),
             loss=np.concatenate([self.loss, later.loss]),
             epochs=self.epochs + shifted,
             policies=self.policies + later.policies,
+            watched=watched,
         )
 
     def __str__(self) -> str:
@@ -141,6 +151,7 @@ class History:
             "loss": _plain(self.loss),
             "policies": list(self.policies),
             "epochs": [epoch.to_dict() for epoch in self.epochs],
+            "watched": None if self.watched is None else self.watched.to_dict(),
         }
 
     @classmethod
@@ -161,6 +172,8 @@ class History:
             loss=_array(values["loss"]),
             epochs=tuple(Epoch.from_dict(epoch) for epoch in values["epochs"]),
             policies=tuple(values["policies"]),
+            # Records written before there was a watch don't have it.
+            watched=None if values.get("watched") is None else Watched.from_dict(values["watched"]),
         )
 
     def to_csv(self) -> str:
@@ -200,7 +213,7 @@ class History:
         write_file(target, f"{text}\n".encode())
 
     def charts(self) -> list[Chart]:
-        """Describe the pictures: losses, rate, momentum where there is one, and each metric."""
+        """Describe the pictures: losses, rate, what was watched under it, and each metric."""
         charts = [self._loss_chart(), *self.rate_charts()]
         names = dict.fromkeys(name for epoch in self.epochs for name in epoch.metrics)
         for name in names:
@@ -212,16 +225,16 @@ class History:
         return charts
 
     def rate_charts(self) -> list[Chart]:
-        """Describe the pictures of rate and momentum over the steps."""
+        """Describe the pictures of the rate over the steps, and under it of momentum and of what was watched."""
         steps = list(range(self.num_steps))
         charts = [Chart("Learning rate", _STEPS_LABEL, "learning rate", [Line("rate", steps, self.lr.tolist())])]
         if np.isfinite(self.momentum).any():
             line = Line("momentum", steps, self.momentum.tolist())
             charts.append(Chart("Momentum", _STEPS_LABEL, "momentum", [line]))
-        return charts
+        return charts if self.watched is None else [*charts, *self.watched.measured_charts()]
 
     def plot(self) -> "Figure":
-        """Draw losses, rate, momentum and metrics over the steps, as a matplotlib figure."""
+        """Draw losses, rate, momentum, what was watched, and metrics over the steps, as a matplotlib figure."""
         from cyclewise.drawing.figure import draw
 
         return draw(self.charts())
@@ -230,7 +243,7 @@ class History:
         """Return this record's part of a report."""
         return Section(
             title="Training",
-            conclusion=f"{self}.",
+            conclusion=f"{self}." if self.watched is None else f"{self}. {self.watched}.",
             charts=self.charts(),
             tables=(self._table(),) if self.epochs else (),
             settings={

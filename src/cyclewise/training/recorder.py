@@ -1,7 +1,7 @@
 """What a fit leaves behind: the loss of every step, and the epochs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cyclewise.errors import DivergedError
+from cyclewise.landscape import Watched
 from cyclewise.policies import Policy
 from cyclewise.ranks import is_distributed
 from cyclewise.training.history import Epoch, History
@@ -23,10 +24,14 @@ class Recorder:
     Args:
         policy: the policy of the fastest group; rates and momenta are read from it, not collected.
         is_eager: look at every loss at once (free on a CPU) instead of some steps later.
+
+    Attributes:
+        watched: returns what a watch has measured so far; None where nobody watches.
     """
 
     def __init__(self, policy: Policy, *, is_eager: bool) -> None:
         self.policy = policy
+        self.watched: Callable[[], Watched] | None = None
         self._steps_per_look = 1 if is_eager and not is_distributed() else _STEPS_PER_LOOK
         self._pending: list[Tensor] = []
         self._losses: list[float] = []
@@ -128,6 +133,7 @@ class Recorder:
             loss=np.array(self._losses),
             epochs=tuple(self._epochs),
             policies=(repr(self.policy),),
+            watched=None if self.watched is None else self.watched(),
         )
 
     def state_dict(self) -> dict[str, Any]:
