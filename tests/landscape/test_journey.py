@@ -70,6 +70,8 @@ def test_a_hill_between_start_and_present():
         Objective(Ring([1.0, 0.0]), loss_fn, [(torch.ones(2, 1), torch.zeros(2, 1))]), Ring([-0.9, 0.0])
     )
     assert journey.height > 0.9
+    assert journey.hump == pytest.approx(1.0 - 0.19**2, abs=0.02)
+    assert journey.std_error is None
     assert journey.angle == pytest.approx(180.0)
 
 
@@ -136,21 +138,21 @@ def test_batch_norm_dropout_cost_and_no_trace():
             7,
             {},
             ArgumentTypeError,
-            "start must be a module or its state dict, got int 7; "
-            "keep one before training: copy.deepcopy(model.state_dict())",
+            "start must be a model or a state dict, got int 7; "
+            "copy it before training: copy.deepcopy(model.state_dict())",
         ),
         (
             at(1.0, 2.0),
             {"path": [None]},
             ArgumentTypeError,
-            "path[0] must be a module or its state dict, got NoneType None; "
-            "keep one before training: copy.deepcopy(model.state_dict())",
+            "path[0] must be a model or a state dict, got NoneType None; "
+            "copy it before training: copy.deepcopy(model.state_dict())",
         ),
         (
             at(1.0, 2.0),
             {"num_points": 1},
             ArgumentError,
-            "num_points must be a whole number of at least 3, got 1; pass for example 11",
+            "num_points must be a whole number of at least 3, got 1; pass for example 9",
         ),
     ],
 )

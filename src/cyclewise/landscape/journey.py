@@ -18,7 +18,7 @@ from cyclewise._validation import describe, whole
 from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.line import State, check_same_shapes, load, losses_on_line, state_of
 from cyclewise.landscape.objective import LOSS_COST, Objective
-from cyclewise.landscape.paths import read
+from cyclewise.landscape.paths import read, std_error
 from cyclewise.landscape.stillness import converted
 from cyclewise.state import preserve
 
@@ -34,6 +34,7 @@ class Journey:
         losses: the mean loss over the batches there, in eval mode; infinite where it is not a number.
         height: how far the loss rises above the straight line between its values at the ends.
         height_std_error: its standard error over the batches; None with a single batch.
+        std_error: of `hump`, over the batches; None with a single batch.
         angle: in degrees, at the start, between a step down the gradient and the direction to the present point; None
             where one of them is zero. Below 90 it comes nearer.
         angle_at_end: in degrees, at the present point, between a step down the gradient and the direction away from the
@@ -48,10 +49,16 @@ class Journey:
     losses: tuple[float, ...]
     height: float
     height_std_error: float | None
+    std_error: float | None
     angle: float | None
     angle_at_end: float | None
     start_gradient: float
     length: float | None = None
+
+    @property
+    def hump(self) -> float:
+        """How far the loss on the straight line rises above the higher of its ends; 0.0 where it does not."""
+        return max(self.losses) - max(self.losses[0], self.losses[-1])
 
     @property
     def detour(self) -> float | None:
@@ -65,7 +72,7 @@ def look_back(
     *,
     gradient: Tensor | None = None,
     path: Sequence[nn.Module | Mapping[str, Any]] = (),
-    num_points: int = 11,
+    num_points: int = 9,
 ) -> Journey:
     """Compare the model with what it was when training began.
 
@@ -93,16 +100,16 @@ def look_back(
         >>> journey.displacement, round(journey.angle, 2), journey.losses[0], journey.losses[-1]
         (5.0, 5.91, 17.0, 0.5)
     """
-    num_points = whole("num_points", num_points, minimum=3, way_out="pass for example 11")
+    num_points = whole("num_points", num_points, minimum=3, way_out="pass for example 9")
     model = objective.model
     now = state_of(model)
-    first = _state("start", start, now, objective.device)
-    places = [_state(f"path[{i}]", place, now, objective.device) for i, place in enumerate(path)]
+    first = start_state(start, objective)
+    places = [start_state(place, objective, name=f"path[{i}]") for i, place in enumerate(path)]
     positions = [i / (num_points - 1) for i in range(num_points)]
     own_dtype = objective.parameters[0].dtype
     batches = [converted(batch, own_dtype if own_dtype.is_floating_point else None) for batch in objective.batches]
     with preserve(model, objective.loss_fn):
-        line = read(positions, losses_on_line(model, objective.loss_fn, batches, first, now, positions))
+        rows = losses_on_line(model, objective.loss_fn, batches, first, now, positions)
         has_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
         objective.cost += LOSS_COST * num_points * (2 if has_norms else 1)
         load(model, first)
@@ -110,6 +117,7 @@ def look_back(
         start_gradient = at_start.gradient()
         objective.cost += at_start.cost
     gradient = objective.gradient() if gradient is None else gradient
+    line = read(positions, rows)
     move = _flat(objective, now) - _flat(objective, first)
     displacement = float(move.norm())
     start_length = float(_flat(objective, first).norm())
@@ -121,6 +129,7 @@ def look_back(
         losses=line.losses,
         height=line.height,
         height_std_error=line.height_std_error,
+        std_error=_hump_error(line.losses, rows),
         angle=_angle(-start_gradient, move),
         angle_at_end=_angle(-gradient, move),
         start_gradient=float(start_gradient.double().norm()),
@@ -128,19 +137,36 @@ def look_back(
     )
 
 
-def _state(name: str, value: Any, like: State, device: torch.device) -> dict[str, Tensor]:
-    if isinstance(value, nn.parallel.DistributedDataParallel):
-        value = value.module
-    if isinstance(value, nn.Module):
-        value = state_of(value)
-    if not isinstance(value, Mapping):
+def start_state(start: Any, objective: Objective, *, name: str = "start") -> dict[str, Tensor]:
+    """Return the start as parameters and buffers by name, on the model's device.
+
+    Args:
+        start: a model or a state dict.
+        objective: of the model whose start it is.
+        name: what it is called in messages.
+
+    Raises:
+        ArgumentTypeError: it is neither a module nor a state dict.
+        ArgumentError: it is not of the model's architecture.
+    """
+    if isinstance(start, nn.parallel.DistributedDataParallel):
+        start = start.module
+    if isinstance(start, nn.Module):
+        start = state_of(start)
+    if not isinstance(start, Mapping):
         raise ArgumentTypeError(
-            f"{name} must be a module or its state dict, got {describe(value)}; "
-            "keep one before training: copy.deepcopy(model.state_dict())"
+            f"{name} must be a model or a state dict, got {describe(start)}; "
+            "copy it before training: copy.deepcopy(model.state_dict())"
         )
-    state = {key: item.to(device) for key, item in value.items() if isinstance(item, Tensor)}
-    check_same_shapes(like, state, names=("model", name))
-    return state
+    state = {str(key): value.detach() for key, value in start.items() if isinstance(value, Tensor)}
+    check_same_shapes(state_of(objective.model), state, names=("model", name))
+    return {key: value.to(objective.device) for key, value in state.items()}
+
+
+def _hump_error(losses: Sequence[float], rows: Sequence[Sequence[float]]) -> float | None:
+    top = losses.index(max(losses))
+    end = 0 if losses[0] >= losses[-1] else -1
+    return std_error([above - below for above, below in zip(rows[top], rows[end], strict=True)])
 
 
 def _flat(objective: Objective, state: State) -> Tensor:

@@ -253,12 +253,25 @@ def read(positions: Sequence[float], losses: Sequence[Sequence[float]]) -> Barri
         positions=tuple(positions),
         losses=means,
         height=excess[top] if top else 0.0,
-        height_std_error=_std_error(above),
+        height_std_error=std_error(above),
         position=positions[top] if top else None,
         difference=_difference(means),
-        difference_std_error=_std_error([b - a for a, b in ends]),
+        difference_std_error=std_error([b - a for a, b in ends]),
         num_batches=len(rows[0]),
     )
+
+
+def std_error(values: Sequence[float]) -> float | None:
+    """Return the standard error of a mean; None for fewer than two values, or one that is not finite.
+
+    Example:
+        >>> std_error([1.0, 3.0]), std_error([1.0])
+        (1.0, None)
+    """
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    mean = _mean(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def _straight(first: float, second: float, position: float) -> float:
@@ -276,13 +289,6 @@ def _difference(losses: Sequence[float]) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _std_error(values: Sequence[float]) -> float | None:
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        return None
-    mean = _mean(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def _finite(value: float | None) -> float | None:
