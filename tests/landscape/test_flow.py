@@ -235,6 +235,13 @@ def test_a_recurrent_cell_is_one_layer():
     assert [layer.name for layer in flow.layers] == ["cell", "head", "output"]
 
 
+def test_weights_that_are_computed_from_others():
+    first = nn.utils.parametrizations.weight_norm(nn.Linear(16, 8))
+    flow = flow_of(nn.Sequential(first, nn.ReLU(), nn.Linear(8, 4)), classes(), F.cross_entropy)
+    assert [layer.name for layer in flow.layers] == ["2", "output"]
+    assert [name for name, _ in flow.update_ratios] == ["0", "2"]
+
+
 def test_a_single_layer_has_nothing_to_compare():
     flow = flow_of(nn.Linear(16, 4), classes(), F.cross_entropy)
     assert [layer.name for layer in flow.layers] == ["output"]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
@@ -102,7 +103,7 @@ def gradient_flow(objective: Objective) -> GradientFlow:
         >>> round(flow.per_layer_factor, 3), round(flow.total_factor, 6)
         (0.1, 0.0001)
     """
-    watched = {name or "model": module for name, module in objective.model.named_modules() if _holds_weights(module)}
+    watched = _watched(objective.model)
     seen: dict[str, _Seen] = {}
     last = ""
     total = objective.zeros()
@@ -259,8 +260,18 @@ def _hooked(watched: dict[str, nn.Module], seen: dict[str, _Seen]) -> Iterator[l
             handle.remove()
 
 
-def _holds_weights(module: nn.Module) -> bool:
-    return any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+def _watched(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that hold weights, by name; a weight that is computed from others belongs to its module."""
+    result: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if "parametrizations" in name.split("."):
+            continue
+        own = list(module.parameters(recurse=False))
+        if is_parametrized(module):
+            own += list(module.parametrizations.parameters())
+        if any(parameter.ndim >= 2 for parameter in own):
+            result[name or "model"] = module
+    return result
 
 
 def _first_tensor(values: Any) -> Tensor | None:
@@ -283,8 +294,8 @@ def _unit_dim(module: nn.Module, tensor: Tensor) -> int:
 def _weight_ratios(objective: Objective, gradient: Tensor) -> dict[str, float]:
     squares: dict[str, list[float]] = {}
     for name, parameter, part in zip(objective.names, objective.parameters, objective.split(gradient), strict=True):
-        module = name.rpartition(".")[0] or "model"
-        sums = squares.setdefault(module, [0.0, 0.0])
+        module = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+        sums = squares.setdefault(module or "model", [0.0, 0.0])
         sums[0] += float(part.double().square().sum())
         sums[1] += float(parameter.detach().double().square().sum())
     return {name: math.sqrt(own / weight) for name, (own, weight) in squares.items() if weight > 0.0}

@@ -1,4 +1,4 @@
-"""Batches listed, counted, and split into parts of their samples: tensors along their first dimension."""
+"""A batch counted and split into parts of its samples: tensors along their first dimension, everything else kept."""
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -6,23 +6,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-
-from cyclewise.errors import ArgumentError
-from cyclewise.stepping import Batches
-
-
-def listed(batches: Any) -> list[Any]:
-    """Return the batches of a list or loader as a list.
-
-    Raises:
-        ArgumentTypeError: `batches` can be iterated only once.
-        ArgumentError: there is no batch, or a single one was passed in place of a list.
-    """
-    if isinstance(batches, (tuple, list)) and batches and all(isinstance(item, Tensor) for item in batches):
-        raise ArgumentError(
-            "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]"
-        )
-    return list(Batches(batches, name="batches").one_pass())
 
 
 def batch_size(batch: Any) -> int | None:

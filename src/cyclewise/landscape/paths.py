@@ -18,7 +18,7 @@ from cyclewise._validation import describe, instance, whole
 from cyclewise.drawing import Chart, Line, Mark, Section
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.landscape.line import check_same_shapes, losses_on_line, state_of
-from cyclewise.landscape.parts import listed
+from cyclewise.landscape.objective import listed
 from cyclewise.state import preserve
 from cyclewise.stepping import LossFunction, device_of, to_device
 
