@@ -1,5 +1,6 @@
 """Which part of a model cannot be differentiated twice, for the message that says so."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,24 @@ def not_twice(objective: "Objective", index: int, error: RuntimeError) -> Argume
         f"model must be differentiable twice for its curvature, got {_culprit(objective, index)}: {reason}; "
         "exchange that part for one made of plain torch operations"
     )
+
+
+def check_graph(gradients: Sequence[Tensor]) -> None:
+    """Raise RuntimeError where a gradient went through an operation whose backward pass is once differentiable.
+
+    Torch leaves a node there that raises; but as it is on no path to a parameter, a second derivative would pass it by
+    and be wrong.
+    """
+    seen: set[Any] = set()
+    pending: list[Any] = [gradient.grad_fn for gradient in gradients if gradient.grad_fn is not None]
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.name().endswith("::Error"):
+            raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+        pending.extend(following for following, _ in node.next_functions if following is not None)
 
 
 def _culprit(objective: "Objective", index: int) -> str:
@@ -56,6 +75,7 @@ def _is_differentiable_twice(sources: list[Any], output: Any) -> bool:
     try:
         value = torch.stack([o.square().sum() for o in outputs]).sum()
         gradient = torch.autograd.grad(value, sources, create_graph=True, materialize_grads=True)
+        check_graph(gradient)
         curved = [g for g in gradient if g.requires_grad]
         if curved:
             torch.autograd.grad(curved, sources, [torch.ones_like(g) for g in curved], materialize_grads=True)

@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from cyclewise.landscape.costs import BLOCK_COST, BUILD_COST, FORWARD_COST, KEPT_COST, LOSS_COST, REVERSE_COST
-from cyclewise.landscape.culprit import not_twice
+from cyclewise.landscape.culprit import check_graph, not_twice
 
 if TYPE_CHECKING:
     from cyclewise.landscape.objective import Objective
@@ -46,7 +46,9 @@ class Gradient:
     @classmethod
     def of(cls, loss: Tensor, parameters: Sequence[Tensor]) -> "Gradient":
         """Return the gradient of `loss`."""
-        values = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        with _second_derivatives():
+            values = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+            check_graph(values)
         return cls(values, tuple(map(get_gradient_edge, parameters)))
 
     def product(self, vector: Sequence[Tensor], *, is_kept: bool, is_batched: bool = False) -> list[Tensor]:
@@ -56,9 +58,10 @@ class Gradient:
         if not pairs:
             return [torch.zeros_like(v) for v in vector]
         gradients, vectors = zip(*pairs, strict=True)
-        products = torch.autograd.grad(
-            gradients, self.edges, vectors, retain_graph=is_kept, allow_unused=True, is_grads_batched=is_batched
-        )
+        with _second_derivatives():
+            products = torch.autograd.grad(
+                gradients, self.edges, vectors, retain_graph=is_kept, allow_unused=True, is_grads_batched=is_batched
+            )
         return [torch.zeros_like(v) if p is None else p for p, v in zip(products, vector, strict=True)]
 
 
@@ -75,7 +78,7 @@ class Products:
         self._room = float(most_bytes)
         self._kept: dict[int, Gradient] = {}
         self._key: Any = None
-        self._is_forward = False
+        self._refusal: _NoSecondDerivativeError | None = None
         self._graph_bytes: float | None = None
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -85,7 +88,7 @@ class Products:
         total = objective.zeros()
         parts = objective.split(vector)
         for index in range(objective.num_batches):
-            total += objective.flatten(self._forward(index, parts) if self._is_forward else self._reverse(index, parts))
+            total += objective.flatten(self._product(index, parts))
         return total
 
     def block(self, vectors: Tensor) -> Tensor:
@@ -105,7 +108,7 @@ class Products:
                     # That an operation is looped over instead of batched is slower, not wrong.
                     warnings.simplefilter("ignore")
                     rows = gradient.product(parts, is_kept=True, is_batched=True)
-            except RuntimeError:
+            except _NoSecondDerivativeError:
                 return torch.stack([self(vector) for vector in vectors])
             total += torch.cat([row.reshape(len(vectors), -1).to(objective.dtype) for row in rows], dim=1)
         return total
@@ -113,7 +116,7 @@ class Products:
     def cost(self) -> float:
         """Return what the next product costs, in gradient evaluations, once the graphs are there."""
         self._forget_if_moved()
-        if self._is_forward:
+        if self._refusal is not None:
             return FORWARD_COST
         num_kept = sum(self._kept_gradient(index) is not None for index in range(self._objective.num_batches))
         fraction = num_kept / self._objective.num_batches
@@ -138,43 +141,46 @@ class Products:
             self.release()
             self._key = key
 
-    def _forward(self, index: int, parts: list[Tensor]) -> Sequence[Tensor]:
+    def _product(self, index: int, parts: list[Tensor]) -> Sequence[Tensor]:
+        if self._refusal is None:
+            try:
+                return self._reverse(index, parts)
+            except _NoSecondDerivativeError as error:
+                self._refuse(error)
+        assert self._refusal is not None
         objective = self._objective
         objective.cost += FORWARD_COST / objective.num_batches
-        with objective.still(index, twice=True):
-            return forward_over_reverse(objective.model, lambda: objective.batch_loss(index), objective.named, parts)
+        try:
+            with objective.still(index, twice=True):
+                return forward_over_reverse(
+                    objective.model, lambda: objective.batch_loss(index), objective.named, parts
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, NotImplementedError) as error:
+            raise not_twice(objective, index, self._refusal) from error
 
     def _reverse(self, index: int, parts: list[Tensor]) -> Sequence[Tensor]:
         objective = self._objective
         gradient = self._kept_gradient(index)
-        is_kept = gradient is not None
-        objective.cost += (KEPT_COST if is_kept else REVERSE_COST) / objective.num_batches
-        try:
-            with objective.still(index, twice=True):
-                if gradient is None:
-                    gradient = Gradient.of(objective.batch_loss(index), objective.parameters)
-                return gradient.product(parts, is_kept=is_kept)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            return self._instead(index, parts, error)
+        if self._refusal is not None:
+            raise self._refusal
+        objective.cost += (REVERSE_COST if gradient is None else KEPT_COST) / objective.num_batches
+        with objective.still(index, twice=True):
+            if gradient is not None:
+                return gradient.product(parts, is_kept=True)
+            return reverse_over_reverse(objective.batch_loss(index), objective.parameters, parts)
 
-    def _instead(self, index: int, parts: list[Tensor], error: RuntimeError) -> Sequence[Tensor]:
-        """Return the product in the other form; raises an error that names the module if that has none either."""
+    def _refuse(self, error: "_NoSecondDerivativeError") -> None:
+        self._refusal = error
         self.release()
-        try:
-            product = self._forward(index, parts)
-        except (RuntimeError, NotImplementedError):
-            raise not_twice(self._objective, index, error) from error
-        self._is_forward = True
-        return product
 
     def _kept_gradient(self, index: int) -> Gradient | None:
         """Return the batch's gradient with a graph to keep; None where that does not fit into memory."""
         if index in self._kept:
             return self._kept[index]
         objective = self._objective
-        if self._is_forward:
+        if self._refusal is not None:
             return None
         if self._graph_bytes is None:
             with objective.still(index, twice=True), counted_bytes(objective.model) as count:
@@ -185,8 +191,12 @@ class Products:
             return None
         objective.cost += BUILD_COST / objective.num_batches
         with objective.still(index, twice=True):
-            self._kept[index] = Gradient.of(objective.batch_loss(index), objective.parameters)
-        return self._kept[index]
+            loss = objective.batch_loss(index)
+            try:
+                self._kept[index] = Gradient.of(loss, objective.parameters)
+            except _NoSecondDerivativeError as error:
+                self._refuse(error)
+        return self._kept.get(index)
 
 
 def reverse_over_reverse(loss: Tensor, parameters: Sequence[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -205,7 +215,9 @@ def forward_over_reverse(
         named: the parameters by their names in the model.
         vector: v, shaped like the parameters.
     """
-    with forward_ad.dual_level():
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        # The first dual tensor of a process has torch load decompositions that it deprecates itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
         duals = {
             f"model.{name}": forward_ad.make_dual(parameter.detach().requires_grad_(), v)  # type: ignore[no-untyped-call]
             for (name, parameter), v in zip(named.items(), vector, strict=True)
@@ -230,6 +242,20 @@ def counted_bytes(module: nn.Module) -> Iterator[Callable[[], int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield lambda: sum(sizes.values())
+
+
+class _NoSecondDerivativeError(RuntimeError):
+    """Torch could not differentiate a second time."""
+
+
+@contextmanager
+def _second_derivatives() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise _NoSecondDerivativeError(str(error)) from error
 
 
 class _Loss(nn.Module):
