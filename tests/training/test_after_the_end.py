@@ -1,5 +1,6 @@
 """What is left when a fit is over, was cut off at its end, or diverged: snapshots, checkpoints, Ctrl-C."""
 
+import math
 import os
 import signal
 
@@ -146,3 +147,34 @@ def test_what_a_script_draws_between_its_fits_is_drawn_again(tmp_path, step):
     resumed, drawn_again = script(resumed, tmp_path / "cut")
     assert torch.equal(resumed.model[0].weight, whole.model[0].weight)
     assert drawn_again == drawn
+
+
+@pytest.mark.parametrize("step", [2, None])
+def test_scores_that_are_no_numbers_stay_so_after_a_resume(tmp_path, step):
+    def learner():
+        batch = torch.ones(8, 4), torch.zeros(8).long()
+        torch.manual_seed(0)
+        metrics = {"nothing": lambda outputs, targets: float("nan")}
+        valid = [(torch.full((8, 4), float("nan")), batch[1])]
+        return cw.Learner(nn.Linear(4, 2), cw.Data([batch], valid), metrics=metrics, progress=False)
+
+    class InterruptAt(cw.Callback):
+        def on_step_end(self, learner, at_step, loss):
+            if at_step + 1 == step and learner.history.num_steps == 0 and not resumed:
+                raise KeyboardInterrupt
+
+    def fit(learn):
+        return learn.fit(cw.Constant(lr=0.1, total_steps=4), callbacks=[InterruptAt(), cw.Checkpoint(tmp_path)])
+
+    resumed = []
+    if step is None:
+        fit(learner())
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            fit(learner())
+    resumed.append(learner())
+    resumed[0].resume(tmp_path)
+    history = fit(resumed[0])
+    assert str(history).endswith(", valid loss nan, nothing nan")
+    assert len(history.epochs) == 4
+    assert all(math.isnan(epoch.valid_loss) for epoch in history.epochs)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -155,7 +155,8 @@ def packed(history: History) -> dict[str, Any]:
     """Return a history as tensors and plain values."""
     values = history.to_dict()
     arrays = {name: torch.tensor(getattr(history, name)) for name in ("lr", "momentum", "loss")}
-    return {**values, **arrays}
+    # Not as in JSON, where a loss that is not a number would come back as one that was never computed.
+    return {**values, **arrays, "epochs": [asdict(epoch) for epoch in history.epochs]}
 
 
 def unpacked(values: Mapping[str, Any]) -> History:

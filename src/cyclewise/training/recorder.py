@@ -140,7 +140,7 @@ class Recorder:
         """Return what was recorded, as a tensor and plain values; read with :meth:`look` before."""
         return {
             "losses": torch.tensor(self._losses, dtype=torch.float64),
-            "epochs": [e.to_dict() for e in self._epochs],
+            "epochs": [dict(vars(epoch)) for epoch in self._epochs],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
