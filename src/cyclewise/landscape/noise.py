@@ -71,7 +71,7 @@ class GradientNoise:
         noise_scale: tr S / |G|^2, in samples; None with a `reason`.
         noise_scale_std_error: its standard error, by the delta method; None where it is not known.
         noise_scale_interval: where it may lie, (low, high), by Fieller's theorem with two standard errors; high is None
-            where the gradient may as well be zero. None where it is not known.
+            where the gradient may as well be zero, low is 0 where the noise may. None for fewer than three parts.
         reason: why there is no noise scale; None where there is one.
         signal: |G|^2, unbiased; noise may make it negative. None where it is not known.
         signal_std_error: its standard error, by the jackknife over the parts.
@@ -272,7 +272,7 @@ def _scale(
 
 def _fieller(
     signal: float, variance: float, covariance: tuple[tuple[float, float], tuple[float, float]]
-) -> tuple[float, float | None] | None:
+) -> tuple[float, float | None]:
     """Return the ratios r for which variance - r signal is within two of its standard errors of zero (Fieller)."""
     z = _STD_ERRORS**2
     a = signal**2 - z * covariance[0][0]
@@ -281,8 +281,9 @@ def _fieller(
     root = math.sqrt(max(half_b**2 - a * c, 0.0))
     if a > 0.0 and signal > 0.0:
         return max((half_b - root) / a, 0.0), (half_b + root) / a
+    # Neither is told from zero: any ratio.
     if c <= 0.0 or half_b + root <= 0.0:
-        return None
+        return 0.0, None
     return c / (half_b + root), None
 
 
