@@ -1,5 +1,8 @@
 """Each limit is run: the optimizer itself, on a quadratic, just below and just above."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -215,3 +218,18 @@ def test_a_subclass_with_a_step_of_its_own_is_unknown():
         None, LimitReason.UNKNOWN_OPTIMIZER
     )
     assert stability_limit(Same(model.parameters(), lr=0.1), objective_of(model)).value == pytest.approx(2.0 / 9.0)
+
+
+def test_the_first_optimizer_of_a_process_is_known_by_its_class_too():
+    # torch wraps `step` in the class that is instantiated first, and subclasses find the wrapped one.
+    program = (
+        "import torch\n"
+        "from cyclewise.landscape.limits import sharpness_limit\n"
+        "weight = torch.zeros(1, requires_grad=True)\n"
+        "print(sharpness_limit(torch.optim.AdamW([weight], lr=0.1, betas=(0.5, 0.9))))\n"
+        "class Own(torch.optim.SGD):\n"
+        "    def step(self, closure=None): pass\n"
+        "print(sharpness_limit(Own([weight], lr=0.1)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "60.0\nNone\n"

@@ -92,7 +92,8 @@ def test_a_watched_run_ends_with_the_bits_of_one_that_is_not(options, optimizer)
     model, watch = network(), cw.Watch(**EVERY_STEP)
     watched = train(model, optimizer(model), batches(12), watch=watch, **options)
     assert same(plain, watched)
-    assert np.isfinite(watch.record.sharpness).all()
+    # Adam has no second moments before its first update.
+    assert np.isfinite(watch.record.sharpness[1:]).all()
     assert np.isfinite(watch.record.gradient_variance).all()
 
 
@@ -170,6 +171,59 @@ def test_norms_sharpness_and_curvature_against_the_dense_hessian():
     assert (np.abs(record.sharpness - expected[:, 2]) <= record.residual + 1e-12).all()
     assert record.lr.tolist() == [0.2] * 8
     np.testing.assert_allclose(record.sharpness_limit, 2 / 0.2)
+
+
+def test_for_adam_the_hessian_is_preconditioned():
+    model = plain_network()
+    data = [(x.double(), y) for x, y in batches(5)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.8, 0.9), weight_decay=0.0)
+    watch = cw.Watch(**EVERY_STEP, num_products=30).start(model, optimizer, F.cross_entropy)
+    expected = []
+    for batch in data:
+        _, hessian = dense_hessian(model, batch)
+        if optimizer.state:
+            states = [optimizer.state[p] for p in model.parameters()]
+            step = float(states[0]["step"])
+            squares = torch.cat([state["exp_avg_sq"].flatten() for state in states])
+            divisor = (1 - 0.8**step) * ((squares / (1 - 0.9**step)).sqrt() + 1e-8)
+            expected.append(float(torch.linalg.eigvalsh(hessian / (divisor[:, None] * divisor).sqrt())[-1]))
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch[0]), batch[1]).backward()
+        watch.step(batch)
+        optimizer.step()
+    record = watch.record
+    assert math.isnan(record.sharpness[0])  # it has divided by nothing yet
+    np.testing.assert_allclose(record.sharpness[1:], expected, rtol=0.01)
+    np.testing.assert_allclose(record.sharpness_limit, 2 * 1.8 / (0.2 * 0.01))
+    assert record.unavailable == ()
+
+
+def test_batch_norm_normalises_by_the_batch_as_it_does_in_training():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    data = [(x.double(), y) for x, y in batches(3)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = cw.Watch(**EVERY_STEP, num_products=30).start(model, optimizer, F.cross_entropy)
+    for number, batch in enumerate(data):
+        copied = copy.deepcopy(model)
+        copied[1].track_running_stats = False  # a copy whose statistics are nobody's
+        _, hessian = dense_hessian(copied, batch)
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch[0]), batch[1]).backward()
+        watch.step(batch)
+        optimizer.step()
+        assert model[1].num_batches_tracked == number + 1
+        assert watch.record.sharpness[-1] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-3)
+
+
+def test_without_a_known_limit_the_hessian_itself_is_measured():
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.Rprop(model.parameters())
+    watch = cw.Watch(**EVERY_STEP)
+    train(model, optimizer, batches(2), watch=watch)
+    assert np.isfinite(watch.record.sharpness).all()
+    assert np.isnan(watch.record.sharpness_limit).all()
+    assert "that the optimizer can stand" not in str(watch.record)
 
 
 def test_the_largest_eigenvalue_is_not_the_largest_in_size():
@@ -462,7 +516,10 @@ def test_what_cannot_be_had_does_not_end_the_training():
     assert re.match(
         r"the model does not take a part of a batch \(RuntimeError: shape '\[16, 6\]'", missing["noise_scale"]
     )
-    assert missing["sharpness"] == "derivative for once_backward is not implemented"
+    assert missing["sharpness"] == (
+        "model must be differentiable twice for its curvature, got Linear 'layer': derivative for once_backward is not "
+        "implemented; exchange that part for one made of plain torch operations"
+    )
     assert len(watch.record) == 2
 
 

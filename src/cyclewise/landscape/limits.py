@@ -14,6 +14,8 @@ the Hessian (with an L2 penalty added to it), momentum b and dampening d:
 Directions of negative curvature grow at any rate and are no matter of it.
 """
 
+import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -59,7 +61,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class _Momentum:
+class Momentum:
     """What momentum makes of the gradients of a group."""
 
     momentum: float
@@ -71,6 +73,11 @@ class _Momentum:
     def gain(self) -> float:
         """By what the eigenvalues count at the edge of stability, where the parameters change sign at every step."""
         return 1.0 + 2.0 * self.momentum if self.is_nesterov else 1.0 - self.dampening
+
+    @property
+    def edge(self) -> float:
+        """Rate times eigenvalue at the edge of stability."""
+        return 2.0 * (1.0 + self.momentum) / self.gain if self.gain > 0.0 else math.inf
 
 
 def stability_limit(
@@ -99,43 +106,69 @@ def stability_limit(
         >>> round(stability_limit(optimizer, objective).value, 4)  # 2 * 1.9 / 4
         0.95
     """
-    optimizer = _unwrapped(optimizer)
-    describe = _OPTIMIZERS.get(_defining_class(optimizer))
-    if describe is None:
-        return Limit(None, LimitReason.UNKNOWN_OPTIMIZER)
-    known = {id(p) for p in objective.parameters}
-    groups = [group for group in optimizer.param_groups if any(id(p) in known for p in group["params"])]
-    if not groups:
-        return Limit(None, LimitReason.OTHER_PARAMETERS)
-    momenta = {describe(group) for group in groups}
-    if len(momenta) > 1:
-        return Limit(None, LimitReason.MIXED_GROUPS)
-    (momentum,) = momenta
-    try:
-        felt = _Felt(optimizer, objective, groups, momentum)
-    except _NoStateError:
-        return Limit(None, LimitReason.NO_STATE)
+    felt = felt_by(optimizer, objective)
+    if isinstance(felt, LimitReason):
+        return Limit(None, felt)
     value, residual = felt.sharpness(sharpness, max_products, seed)
     if not value > residual:
         return Limit(None, LimitReason.NO_CURVATURE, value, residual)
-    return Limit(2.0 * (1.0 + momentum.momentum) / (momentum.gain * value), None, value, residual)
+    return Limit(felt.momentum.edge / value, None, value, residual)
+
+
+def sharpness_limit(optimizer: Optimizer) -> float | None:
+    """Return the largest eigenvalue, as the optimizer feels it, that is stable at its present rate; None if not known.
+
+    Example:
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> sharpness_limit(torch.optim.SGD([weight], lr=0.125, momentum=0.5))  # 2 * 1.5 / 0.125
+        24.0
+    """
+    optimizer = _unwrapped(optimizer)
+    describe = _OPTIMIZERS.get(_defining_class(optimizer))
+    fastest = max(float(group["lr"]) for group in optimizer.param_groups)
+    momenta = set() if describe is None else {describe(group) for group in optimizer.param_groups}
+    return momenta.pop().edge / fastest if len(momenta) == 1 and fastest > 0.0 else None
+
+
+def felt_by(optimizer: Optimizer, objective: Objective) -> "Felt | LimitReason":
+    """Return what the optimizer feels of the objective's Hessian, or why that is not known."""
+    optimizer = _unwrapped(optimizer)
+    describe = _OPTIMIZERS.get(_defining_class(optimizer))
+    if describe is None:
+        return LimitReason.UNKNOWN_OPTIMIZER
+    known = {id(p) for p in objective.parameters}
+    groups = [group for group in optimizer.param_groups if any(id(p) in known for p in group["params"])]
+    if not groups:
+        return LimitReason.OTHER_PARAMETERS
+    momenta = {describe(group) for group in groups}
+    if len(momenta) > 1:
+        return LimitReason.MIXED_GROUPS
+    try:
+        return Felt(optimizer, objective, groups, momenta.pop())
+    except _NoStateError:
+        return LimitReason.NO_STATE
 
 
 class _NoStateError(Exception):
     """The optimizer has no state to divide by."""
 
 
-class _Felt:
+class Felt:
     """What the optimizer feels of the Hessian: ``D (s H + W) D + V``, symmetric.
 
     D is the root of each parameter's rate, as a fraction of the fastest, over what the optimizer divides by (0 where it
     does not move); W the L2 penalty; V the decoupled decay, as much of the Hessian as has the same effect at the edge
     of stability; s is -1 where the optimizer climbs.
+
+    Attributes:
+        root: the diagonal of D, [P].
+        momentum: what momentum makes of the gradients.
     """
 
     def __init__(
-        self, optimizer: Optimizer, objective: Objective, groups: list[dict[str, Any]], momentum: _Momentum
+        self, optimizer: Optimizer, objective: Objective, groups: list[dict[str, Any]], momentum: Momentum
     ) -> None:
+        self.momentum = momentum
         self._objective = objective
         self._sign = -1.0 if momentum.climbs else 1.0
         group_of = {id(p): group for group in groups for p in group["params"]}
@@ -157,26 +190,27 @@ class _Felt:
             penalties.append(torch.full_like(p, 0.0 if is_decoupled else weight_decay))
             effect = (1.0 + momentum.momentum) / momentum.gain
             decays.append(torch.full_like(p, effect * share * weight_decay if is_decoupled else 0.0))
-        self._root, self._penalty, self._decay = map(objective.flatten, (roots, penalties, decays))
+        self.root, self._penalty, self._decay = map(objective.flatten, (roots, penalties, decays))
 
     def sharpness(self, known: RitzPair | None, max_products: int, seed: int) -> tuple[float, float]:
         """Return the largest eigenvalue and its residual; from that of the Hessian where that tells it."""
         objective = self._objective
         extra = self._penalty + self._decay
-        if known is not None and self._sign > 0 and bool((self._root == 1.0).all()) and bool((extra == extra[0]).all()):
+        if known is not None and self._sign > 0 and bool((self.root == 1.0).all()) and bool((extra == extra[0]).all()):
             return known.value + float(extra[0]), known.residual
         generator = torch.Generator().manual_seed(seed)
         start = random_start(
             objective.num_parameters, dtype=objective.dtype, device=objective.device, generator=generator
         )
-        space = lanczos(self._product, start, num_steps=max_products, is_done=Settled(_TOLERANCE, floor=None))
+        space = lanczos(self.product, start, num_steps=max_products, is_done=Settled(_TOLERANCE, floor=None))
         pair = space.pair(-1)
         return pair.value, pair.residual
 
-    def _product(self, vector: Tensor) -> Tensor:
-        inner = self._root * vector
+    def product(self, vector: Tensor) -> Tensor:
+        """Return the matrix times `vector` ([P]), [P]."""
+        inner = self.root * vector
         product = self._sign * self._objective.product(inner) + self._penalty * inner
-        return self._root * product + self._decay * vector
+        return self.root * product + self._decay * vector
 
 
 def _rate_share(group: dict[str, Any] | None, fastest: float) -> float:
@@ -188,7 +222,10 @@ def _rate_share(group: dict[str, Any] | None, fastest: float) -> float:
 
 def _defining_class(optimizer: Optimizer) -> type:
     """Return the class whose ``step`` the optimizer runs: a subclass that has its own is not its base."""
-    return next(cls for cls in type(optimizer).__mro__ if "step" in vars(cls))
+    # torch wraps ``step`` in the class of whatever optimizer is made first, so a subclass may have a wrapped copy.
+    own = inspect.unwrap(type(optimizer).step)
+    having = [cls for cls in type(optimizer).__mro__ if hasattr(cls, "step")]
+    return [cls for cls in having if inspect.unwrap(cls.step) is own][-1]
 
 
 def _unwrapped(optimizer: Any) -> Optimizer:
@@ -197,23 +234,23 @@ def _unwrapped(optimizer: Any) -> Optimizer:
     return _unwrapped(inner) if isinstance(inner, Optimizer) else optimizer
 
 
-def _sgd(group: dict[str, Any]) -> _Momentum:
+def _sgd(group: dict[str, Any]) -> Momentum:
     momentum = float(group["momentum"])
     dampening = float(group.get("dampening", 0.0)) if momentum else 0.0
-    return _Momentum(momentum, dampening, bool(group["nesterov"]) and momentum > 0, bool(group["maximize"]))
+    return Momentum(momentum, dampening, bool(group["nesterov"]) and momentum > 0, bool(group["maximize"]))
 
 
-def _adam(group: dict[str, Any]) -> _Momentum:
+def _adam(group: dict[str, Any]) -> Momentum:
     beta = float(group["betas"][0])
-    return _Momentum(beta, beta, climbs=bool(group["maximize"]))
+    return Momentum(beta, beta, climbs=bool(group["maximize"]))
 
 
-def _rmsprop(group: dict[str, Any]) -> _Momentum:
-    return _Momentum(float(group["momentum"]), climbs=bool(group["maximize"]))
+def _rmsprop(group: dict[str, Any]) -> Momentum:
+    return Momentum(float(group["momentum"]), climbs=bool(group["maximize"]))
 
 
-def _adagrad(group: dict[str, Any]) -> _Momentum:
-    return _Momentum(0.0, climbs=bool(group["maximize"]))
+def _adagrad(group: dict[str, Any]) -> Momentum:
+    return Momentum(0.0, climbs=bool(group["maximize"]))
 
 
 def _adam_divisor(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
@@ -244,7 +281,7 @@ def _adagrad_divisor(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     return root
 
 
-_OPTIMIZERS: dict[type, Callable[[dict[str, Any]], _Momentum]] = {
+_OPTIMIZERS: dict[type, Callable[[dict[str, Any]], Momentum]] = {
     torch.optim.SGD: _sgd,
     VelocitySGD: _sgd,
     torch.optim.Adam: _adam,

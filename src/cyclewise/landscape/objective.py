@@ -41,6 +41,7 @@ class Objective:
         dtype: the precision to evaluate in, for example ``torch.float64``; None keeps the model's own, but half
             precisions become float32.
         seed: of the dropout masks; batch i draws them from ``seed + i``.
+        freezes_batch_norm: False lets batch norm in train mode normalise by each batch, as it does in training.
         most_bytes: memory that products may keep between them, see :meth:`product`.
 
     Attributes:
@@ -81,6 +82,7 @@ class Objective:
         *,
         dtype: torch.dtype | None = None,
         seed: int = 0,
+        freezes_batch_norm: bool = True,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be measured")
@@ -111,7 +113,7 @@ class Objective:
         self.num_batches = len(self.batches)
         everything = list(self.model.parameters())
         first, self._num_all_batches = _share(self.num_batches, self.device)
-        self._stillness = Stillness(self.model, everything, dtype, seed + first)
+        self._stillness = Stillness(self.model, everything, dtype, seed + first, freezes_batch_norm)
         places = {id(p): i for i, p in enumerate(everything)}
         self._values = [self._stillness.values[places[id(p)]] for p in self.parameters]
         self._products = Products(self, most_bytes)

@@ -40,13 +40,22 @@ class Stillness:
         parameters: all parameters of the model, frozen ones too.
         dtype: the precision to evaluate in; None keeps each tensor's own.
         seed: the generators' seed for batch 0; batch i has ``seed + i``.
+        freezes_batch_norm: False lets batch norm in train mode normalise by the batch, and only keeps it from noting
+            the batch's statistics.
 
     Attributes:
         values: one tensor per parameter, whose content the evaluations use: the parameters' own memory, or the copies
             in `dtype`.
     """
 
-    def __init__(self, model: nn.Module, parameters: Sequence[Tensor], dtype: torch.dtype | None, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[Tensor],
+        dtype: torch.dtype | None,
+        seed: int,
+        freezes_batch_norm: bool = True,
+    ) -> None:
         self._model = model
         self._parameters = list(parameters)
         self._seed = seed
@@ -56,6 +65,8 @@ class Stillness:
             i for i, (value, own) in enumerate(zip(self.values, self._own_values, strict=True)) if value is not own
         ]
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and _has_statistics(m)]
+        # What a norm is told not to be: in train mode, or only keeping statistics.
+        self._norm_switch = "training" if freezes_batch_norm else "track_running_stats"
         self._buffers = []
         for module in model.modules():
             for name, tensor in module._buffers.items():
@@ -68,7 +79,7 @@ class Stillness:
     def calibrate(self, passes: Callable[[], None]) -> None:
         """Give each batch norm that has seen no batch yet the mean statistics of the batches that `passes` runs."""
         fresh = [norm for norm in self._norms if int(norm.num_batches_tracked or 0) == 0]
-        if not fresh:
+        if not fresh or self._norm_switch != "training":
             return
         norms, self._norms = self._norms, [norm for norm in self._norms if norm not in fresh]
         momenta = [norm.momentum for norm in fresh]
@@ -122,7 +133,7 @@ class Stillness:
             for i in self._swaps:
                 self._parameters[i].data = self.values[i]
             for norm in self._norms:
-                norm.training = False
+                setattr(norm, self._norm_switch, False)
             for b in self._buffers:
                 b.module._buffers[b.name] = b.standing
             yield
@@ -130,7 +141,7 @@ class Stillness:
             for i in self._swaps:
                 self._parameters[i].data = self._own_values[i]
             for norm in self._norms:
-                norm.training = True
+                setattr(norm, self._norm_switch, True)
             for b in self._buffers:
                 b.module._buffers[b.name] = b.own
                 if b.standing._version != b.version:

@@ -7,7 +7,6 @@ last direction keeps those that the gradient has already left. In a perceptron t
 from the last direction alone to 8 %, from the gradient alone to 3 %.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cyclewise.landscape.lanczos import lanczos, random_start
+from cyclewise.landscape.limits import Felt
 from cyclewise.landscape.objective import Objective
 
 _SHARE_OF_LAST = 0.5
@@ -23,7 +23,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Tracked:
-    """The largest eigenvalue of a Hessian, or of a preconditioned one, as a few products show it.
+    """The largest eigenvalue of a Hessian, or of what an optimizer feels of it, as a few products show it.
 
     Attributes:
         sharpness: at most the largest eigenvalue.
@@ -39,25 +39,21 @@ class Tracked:
 
 
 def track(
-    objective: Objective, *, num_products: int, last: Tensor | None = None, root: Sequence[Tensor] | None = None
+    objective: Objective, *, num_products: int, felt: Felt | None = None, last: Tensor | None = None
 ) -> Tracked | None:
-    """Measure the largest eigenvalue of ``diag(root) H diag(root)`` at the present weights.
+    """Measure the largest eigenvalue at the present weights.
 
     Args:
         objective: the loss.
         num_products: Hessian products, at least 2: one along the gradient, the others for the eigenvalue.
+        felt: what the optimizer feels of the Hessian; None: the Hessian itself.
         last: direction of the last measurement, [P]; None, or one of another size: a random one of a fixed seed.
-        root: one tensor per parameter; None: H itself.
 
     Returns:
         None where the gradient is zero, or something was not finite.
     """
-    scale = None if root is None else objective.flatten(root)
-
-    def product(vector: Tensor) -> Tensor:
-        return objective.product(vector) if scale is None else scale * objective.product(scale * vector)
-
-    gradient = objective.gradient() if scale is None else scale * objective.gradient()
+    product = objective.product if felt is None else felt.product
+    gradient = objective.gradient() if felt is None else felt.root * objective.gradient()
     norm = float(gradient.norm())
     if not 0.0 < norm < float("inf"):
         return None

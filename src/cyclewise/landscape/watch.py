@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from cyclewise._validation import positive, whole
 from cyclewise.errors import ArgumentError
-from cyclewise.landscape.edge import root, sharpness_limit
 from cyclewise.landscape.halves import step_noise
+from cyclewise.landscape.limits import LimitReason, felt_by, sharpness_limit
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.parts import batch_size
 from cyclewise.landscape.tracking import track
@@ -226,7 +226,8 @@ class LoopWatch:
             row["gradient_norm"] = norm if scale == 1.0 else norm / scale
             if "norms" in due:
                 self._before = [weight.clone() for weight in self._weights()]
-        row["sharpness_limit"] = sharpness_limit(optimizer)
+        limit = sharpness_limit(optimizer)
+        row["sharpness_limit"] = math.nan if limit is None else limit
         if "noise" in due:
             self._count(batches)
             self._measure_noise(attached.step, batches, scale, row)
@@ -250,12 +251,15 @@ class LoopWatch:
             return
         try:
             with preserve(step.model, step.loss_fn), torch.enable_grad():
-                objective = Objective(step.model, step.loss_fn, list(batches))
+                objective = Objective(step.model, step.loss_fn, list(batches), freezes_batch_norm=False)
+                felt = felt_by(step.optimizer, objective)
+                if felt is LimitReason.NO_STATE:  # before the first update: the Hessian itself is another matter
+                    return
                 found = track(
                     objective,
                     num_products=self.num_products,
+                    felt=None if isinstance(felt, LimitReason) else felt,
                     last=self._direction,
-                    root=root(step.optimizer, objective.parameters),
                 )
         except (RuntimeError, ArgumentError) as error:
             # The user's loss has just been differentiated once, so it is the second derivative that failed: missing,

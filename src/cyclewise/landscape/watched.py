@@ -46,10 +46,10 @@ class Watched:
         gradient_variance: variance of one sample's gradient, summed over the parameters.
         squared_gradient: unbiased estimate of the squared norm of the gradient without that noise; may be negative.
         curvature: of the loss of the step's batch along its gradient g, g'Hg / g'g.
-        sharpness: largest eigenvalue of the Hessian of that loss; for Adam and its kin, of the Hessian preconditioned
-            by their second moments.
+        sharpness: largest eigenvalue of the Hessian of that loss as the optimizer feels it: preconditioned by Adam and
+            its kin, and with weight decay.
         residual: norm of H v - sharpness * v for the unit vector v that was found: an eigenvalue lies within it.
-        sharpness_limit: from where on the optimizer would be unstable at this step's rate on a quadratic; for gradient
+        sharpness_limit: from where on the optimizer would be unstable at this step's rate on a quadratic: for gradient
             descent ``2 / lr``, with momentum ``2 * (1 + momentum) / lr``. NaN where no limit is known.
         num_steps: steps in all, those without a row included.
         num_samples: samples in one update; None where they could not be counted.
