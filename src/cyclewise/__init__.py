@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         PolicyError,
         SuggestionError,
     )
-    from cyclewise.landscape import Barrier, Watched, barrier
+    from cyclewise.landscape import Barrier, Diagnosis, Finding, Watched, barrier, diagnose
     from cyclewise.migration import migrate
     from cyclewise.policies import (
         SGDR,
@@ -82,10 +82,12 @@ _HOMES = {
     "CyclewiseError": "errors",
     "Cyclical": "policies",
     "Data": "training",
+    "Diagnosis": "landscape",
     "DivergedError": "errors",
     "EarlyStopping": "training",
     "Ensemble": "training",
     "Exponential": "policies",
+    "Finding": "landscape",
     "FlatCosine": "policies",
     "History": "training",
     "Hyperparameters": "policies",
@@ -118,6 +120,7 @@ _HOMES = {
     "accuracy": "training",
     "barrier": "landscape",
     "calibration_error": "training",
+    "diagnose": "landscape",
     "lr_find": "range_test",
     "migrate": "migration",
     "policy_from_dict": "policies",
@@ -142,10 +145,12 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "CyclewiseError",
     "Cyclical",
     "Data",
+    "Diagnosis",
     "DivergedError",
     "EarlyStopping",
     "Ensemble",
     "Exponential",
+    "Finding",
     "FlatCosine",
     "History",
     "Hyperparameters",
@@ -178,6 +183,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "accuracy",
     "barrier",
     "calibration_error",
+    "diagnose",
     "lr_find",
     "migrate",
     "policy_from_dict",

@@ -23,6 +23,7 @@ from cyclewise.training.callbacks import Callback, check_callbacks
 from cyclewise.training.calls import Calls, as_policies, as_text
 from cyclewise.training.checkpoint import Checkpoint
 from cyclewise.training.data import Data
+from cyclewise.training.diagnosing import DiagnoseMethods
 from cyclewise.training.fitting import FitMethods
 from cyclewise.training.groups import (
     LayerMethods,
@@ -45,13 +46,14 @@ from cyclewise.training.snapshots import snapshots_in
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
+class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMethods):
     """Train a model: find a rate, fit by a policy, evaluate, look at what happened.
 
     Args:
         model: the model; it is trained in place, on the device its parameters are on (with Accelerate: on its device).
         data: :class:`Data`, or a training loader.
-        loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None: cross-entropy for integer class targets.
+        loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None: cross-entropy for integer class targets, and
+            ``output.loss`` for batches that are dicts.
         optimizer: an optimizer over the model's parameters, or a function ``param_groups -> optimizer`` that gets one
             group per layer group; None: SGD with momentum 0.9.
         metrics: ``{name: function(outputs, targets) -> number}`` or a list of functions, averaged over samples;
@@ -139,6 +141,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
         self.run = None
         self.range_test = None
         self.snapshots = None
+        self.start = None
         self._accumulation_steps = (
             self.runtime.accumulation_steps
             if accumulation_steps is None
@@ -271,6 +274,8 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods):
                 can_undo=any(isinstance(callback, Checkpoint) for callback in callbacks),
             )  # fmt: skip
             self.run = run
+            if saved is None:
+                self.remember_start()
             stack.callback(self._end, run, callbacks)
             for callback in callbacks:
                 callback.on_fit_start(self, run.total_steps)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cyclewise.clipping import Clip
@@ -29,6 +29,7 @@ class Parts:
         calls: the numbered range tests and fits.
         range_test: the last one, if any.
         snapshots: those of the last fit that kept some.
+        start: the weights and buffers that the first fit began with, by name, on the CPU; None where not remembered.
         interrupted: the state of a fit that a checkpoint was written in, until that fit is called again.
         last_checkpoint: the newest checkpoint that was written, or resumed from.
         freezes_batch_norm: whether the BatchNorm layers of frozen groups stay in eval mode.
@@ -48,6 +49,7 @@ class Parts:
     run: Run | None
     range_test: RangeTest | None
     snapshots: Snapshots | None
+    start: dict[str, Tensor] | None
     interrupted: Mapping[str, Any] | None
     last_checkpoint: Path | None
     freezes_batch_norm: bool

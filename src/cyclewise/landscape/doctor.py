@@ -1,0 +1,85 @@
+"""The doctor's door: measure the landscape around the present point, say what stands in the way, leave no trace."""
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from cyclewise._validation import instance, whole
+from cyclewise.landscape.diagnosis import Diagnosis
+from cyclewise.landscape.examination import Examination
+from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.rules import judge
+from cyclewise.state import preserve
+from cyclewise.stepping import LossFunction, check_loader
+
+_FEWEST_EVALUATIONS = 10
+
+
+def diagnose(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    batches: Any,
+    *,
+    optimizer: Optimizer | None = None,
+    start: Any = None,
+    seed: int = 0,
+    budget: int = 200,
+) -> Diagnosis:
+    """Measure what stands in the way of training at the present point, with evidence and remedies.
+
+    Everything passed in is given back bit for bit, however the call ends: weights, buffers, gradients, optimizer state,
+    modes, and the random number generators. Exceptions of your own code pass through unchanged. The model is measured
+    in the mode it is in, with batch norm's statistics frozen and dropout's masks fixed.
+
+    Args:
+        model: the model, where it is now; parameters that require a gradient are what is measured.
+        loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None takes ``output.loss`` for dict batches.
+        batches: a list of batches or a loader. One batch is enough; several say more about the noise. Gradient and
+            Hessian are those of the mean loss over them.
+        optimizer: the optimizer in use; without it there is no stability limit, and its own step is not tried.
+        start: where training began: a model, or a state dict; then the way from there is looked at too.
+        seed: of dropout's masks and of the random directions; same seed, machine and thread count: same bits.
+        budget: gradient evaluations to spend at most, at least 10; one is forward and backward over all batches.
+
+    Returns:
+        the record; ``findings`` holds what stands in the way, the most severe first.
+
+    Raises:
+        ArgumentTypeError: an argument is of a kind that cannot work, or `batches` can be read only once.
+        ArgumentError: an argument has a value that cannot work.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Linear(4, 1)
+        >>> inputs = torch.randn(64, 4)
+        >>> batch = inputs, inputs.sum(1, keepdim=True)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=30.0)
+        >>> diagnosis = diagnose(model, nn.functional.mse_loss, [batch], optimizer=optimizer)
+        >>> diagnosis.findings[0].kind, diagnosis.stability_limit < 30.0
+        ('unstable_step', True)
+    """
+    instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be measured")
+    check_loader(batches, name="batches")
+    if optimizer is not None:
+        instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", way_out="leave it out, or pass yours")
+    whole("seed", seed, minimum=0, way_out="pass 0")
+    whole("budget", budget, minimum=_FEWEST_EVALUATIONS, way_out="200 is a good number")
+    with preserve(model, optimizer, loss_fn, start, data=(batches,)):
+        objective = Objective(model, loss_fn, batches, seed=int(seed))
+        examination = Examination(objective, optimizer, seed=int(seed), budget=float(budget))
+        examination.run(start)
+    diagnosis = Diagnosis(
+        **examination.values,
+        unavailable=examination.unavailable,
+        spent=objective.cost,
+        settings={
+            "optimizer": None if optimizer is None else type(optimizer).__name__,
+            "num_batches": objective.num_batches,
+            "seed": int(seed),
+            "budget": int(budget),
+            "spent_on": dict(examination.spent_on),
+        },
+    )
+    return diagnosis.with_findings(judge(diagnosis))

@@ -1,0 +1,280 @@
+"""The order of a diagnosis: what is cheap first, then the spectrum, then pictures, as far as the budget goes."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from cyclewise.landscape.cliffs import descend, rates_around
+from cyclewise.landscape.costs import LOSS_COST
+from cyclewise.landscape.flow import gradient_flow
+from cyclewise.landscape.inputs import measure_inputs
+from cyclewise.landscape.journey import look_back, start_state
+from cyclewise.landscape.limits import stability_limit
+from cyclewise.landscape.measurements import Eigenvalue, Estimate, Profile, Signal, Slice
+from cyclewise.landscape.noise import gradient_noise
+from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.own_step import FACTORS, NoStepError, displacement
+from cyclewise.landscape.recurrence import memory
+from cyclewise.landscape.spectrum import Spectrum, spectrum
+from cyclewise.param_groups import read_rates
+from cyclewise.velocity import VelocitySGD
+
+# Distances along the directions of extreme curvature, as shares of the one at which it changes the loss by itself.
+_SHARES = (-1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 1.0, 1.5)
+# A weight as initialisation draws it, for models whose weights are all but zero.
+_USUAL_WEIGHT = 0.1
+_PLANE = 7
+_NEEDS_A_LOSS = (
+    "gradient_norm", "parameter_norm", "curvature_along_gradient", "best_step", "sharpness", "lambda_min", "trace",
+    "condition_number", "noise_scale", "stability_limit", "taylor", "lr", "own_step", "signal", "flow_factor",
+    "flow_total", "update_factor", "plane", "density", "journey",
+)  # fmt: skip
+# Products that the limit of an optimizer with a preconditioner may take, and the fewest that say anything.
+_LIMIT_PRODUCTS = 15
+_FEWEST_PRODUCTS = 4
+_INDEPENDENT = 1e-3
+# Of the loss: a gradient this short is what rounding leaves.
+_ALMOST_ZERO = 1e-12
+
+
+class Examination:
+    """One diagnosis in progress.
+
+    Args:
+        objective: the mean loss over the batches.
+        optimizer: the user's, or None.
+        seed: of the random directions.
+        budget: gradient evaluations to spend at most.
+
+    Attributes:
+        values: what was measured, by attribute of :class:`~cyclewise.landscape.diagnosis.Diagnosis`.
+        unavailable: attribute -> why it could not be had.
+        spent_on: what -> gradient evaluations.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer | None, *, seed: int, budget: float) -> None:
+        self.values: dict[str, Any] = {}
+        self.unavailable: dict[str, str] = {}
+        self.spent_on: dict[str, float] = {}
+        self._objective = objective
+        self._optimizer = optimizer
+        self._seed = seed
+        self._budget = budget
+
+    def run(self, start: Any) -> None:
+        """Measure."""
+        objective = self._objective
+        with self._charged("loss"):
+            loss = objective.loss()
+        self.values |= {"loss": loss, "num_parameters": objective.num_parameters}
+        if not math.isfinite(loss):
+            self.unavailable |= dict.fromkeys(_NEEDS_A_LOSS, "the loss is not finite")
+            return
+        weights = objective.flatten(objective.parameters)
+        self.values["parameter_norm"] = float(weights.double().norm())
+        with self._charged("inputs"):
+            self.values["inputs"] = measure_inputs(objective)
+        with self._charged("gradient and its noise"):
+            gradient = objective.gradient()
+            self._noise()
+        self.values["gradient_norm"] = float(gradient.double().norm())
+        self._flow()
+        self._down_the_gradient(gradient)
+        self._own_step(gradient)
+        found = self._spectrum()
+        self._profiles(gradient, found)
+        way = None
+        if start is None:
+            self.unavailable["journey"] = "no start was given"
+        else:
+            way = self._journey(start_state(start, objective), gradient)
+        self._plane(gradient, found, way)
+
+    def _noise(self) -> None:
+        noise = gradient_noise(self._objective)
+        self.values["noise_scale"] = noise.noise_scale
+        self.values["noise_scale_std_error"] = noise.noise_scale_std_error
+        if noise.reason is not None:
+            self.unavailable["noise_scale"] = noise.reason.value
+        if noise.signal is None or noise.variance is None or noise.noise_norm is None or noise.num_samples is None:
+            return
+        self.values["layer_noises"] = noise.layers
+        low, high = noise.noise_scale_interval or (None, None)
+        self.values["signal"] = Signal(
+            squared_norm=noise.signal,
+            std_error=noise.signal_std_error,
+            variance=noise.variance,
+            noise_norm=noise.noise_norm,
+            batch_size=noise.num_samples / self._objective.num_batches,
+            num_samples=noise.num_samples,
+            lowest_scale=low,
+            highest_scale=high,
+        )
+
+    def _flow(self) -> None:
+        with self._charged("gradient flow by layer"):
+            flow = gradient_flow(self._objective)
+        self.values |= {
+            "layers": flow.layers,
+            "flow_factor": flow.per_layer_factor,
+            "flow_total": flow.total_factor,
+            "update_factor": flow.update_factor,
+        }
+        with self._charged("gradient flow by lag"):
+            found = memory(self._objective, seed=self._seed)
+        self.values["recurrences"] = found.recurrences
+        if found.reason is not None:
+            self.unavailable["recurrences"] = found.reason.value
+
+    def _down_the_gradient(self, gradient: Tensor) -> None:
+        objective, norm = self._objective, self.values["gradient_norm"]
+        with self._charged("steps down the gradient"):
+            product = objective.product(gradient)
+            along = float(gradient.double() @ product.double())
+            self.values["curvature_along_gradient"] = along
+            self.values["best_step"] = norm**2 / along if along > 0 else None
+            if along <= 0:
+                self.unavailable["best_step"] = "the loss does not curve up along the gradient"
+            if not norm > _ALMOST_ZERO * abs(self.values["loss"]):
+                self.unavailable["taylor"] = "the gradient is zero"
+                return
+            rates = rates_around(norm, along, self.values["parameter_norm"])
+            self.values["taylor"] = descend(
+                objective, -gradient, rates, gradient=gradient, product=-product, loss=self.values["loss"]
+            )
+
+    def _own_step(self, gradient: Tensor) -> None:
+        if self._optimizer is None:
+            self.unavailable["own_step"] = "no optimizer was given"
+            return
+        self.values["lr"] = max(read_rates(self._optimizer))
+        try:
+            move = displacement(self._objective, self._optimizer, gradient)
+        except NoStepError as error:
+            self.unavailable["own_step"] = str(error)
+            return
+        if not bool(torch.isfinite(move).all()):
+            self.unavailable["own_step"] = "the optimizer's step is not finite"
+            return
+        with self._charged("the optimizer's own step"):
+            self.values["own_step"] = descend(
+                self._objective, move, FACTORS, gradient=gradient, loss=self.values["loss"]
+            )
+
+    def _spectrum(self) -> Spectrum | None:
+        objective = self._objective
+        # What divides by its own state feels another Hessian, whose largest eigenvalue takes products of its own.
+        is_plain = self._optimizer is None or isinstance(self._optimizer, (SGD, VelocitySGD))
+        kept = self._pictures() + (0.0 if is_plain else _LIMIT_PRODUCTS * objective.product_cost())
+        with self._charged("spectrum"):
+            found = spectrum(objective, budget=self._budget - objective.cost - kept, seed=self._seed)
+        self.values |= {
+            "sharpness": Eigenvalue(found.largest.value, found.largest.residual),
+            "lambda_min": Eigenvalue(found.smallest.value, found.smallest.residual),
+            "trace": Estimate(found.trace.value, found.trace.std_error),
+            "density": found.density,
+        }
+        if found.condition is None:
+            self.unavailable["condition_number"] = "no eigenvalue is positive beyond rounding"
+        else:
+            self.values["condition_number"] = found.condition.value
+            self.values["condition_is_lower_bound"] = found.condition.is_lower_bound
+        self._limit(found)
+        return found
+
+    def _limit(self, found: Spectrum) -> None:
+        if self._optimizer is None:
+            self.unavailable["stability_limit"] = "no optimizer was given"
+            return
+        left = self._budget - self._objective.cost - self._pictures()
+        with self._charged("stability limit"):
+            limit = stability_limit(
+                self._optimizer,
+                self._objective,
+                sharpness=found.largest,
+                max_products=max(_FEWEST_PRODUCTS, int(left / self._objective.product_cost())),
+                seed=self._seed,
+            )
+        self.values["stability_limit"] = limit.value
+        if limit.reason is not None:
+            self.unavailable["stability_limit"] = limit.reason.value
+
+    def _pictures(self) -> float:
+        """Return what the pictures will cost."""
+        return (2 * len(_SHARES) + _PLANE**2) * LOSS_COST
+
+    def _profiles(self, gradient: Tensor, found: Spectrum | None) -> None:
+        if found is None:
+            return
+        profiles = []
+        with self._charged("loss along directions"):
+            for name, pair in (("largest curvature", found.largest), ("smallest curvature", found.smallest)):
+                # The side on which the gradient does not point up.
+                direction = pair.vector if float(pair.vector @ gradient) <= 0 else -pair.vector
+                reach = self._reach(pair.value)
+                distances = tuple(reach * share for share in _SHARES)
+                losses = tuple(self.values["loss"] if d == 0 else self._loss_at(direction, d) for d in distances)
+                profiles.append(Profile(name, distances, losses))
+        self.values["profiles"] = tuple(profiles)
+
+    def _reach(self, curvature: float) -> float:
+        """Return where the curvature alone changes the loss by as much as there is, but not beyond the parameters."""
+        size = max(self.values["parameter_norm"], _USUAL_WEIGHT * math.sqrt(self._objective.num_parameters))
+        loss = abs(self.values["loss"])
+        return float(min(size, math.sqrt(2.0 * loss / abs(curvature)))) if curvature and loss else float(size)
+
+    def _journey(self, start: dict[str, Tensor], gradient: Tensor) -> Tensor:
+        """Look back to the start, and return the way there, [P]."""
+        objective = self._objective
+        with self._charged("way from the start"):
+            self.values["journey"] = look_back(objective, start, gradient=gradient)
+        names = [start[name].to(p) for name, p in zip(objective.names, objective.parameters, strict=True)]
+        return objective.flatten(names) - objective.flatten(objective.parameters)
+
+    def _plane(self, gradient: Tensor, found: Spectrum | None, way: Tensor | None) -> None:
+        objective = self._objective
+        named = [("the way to the start", way), ("the gradient", -gradient)]
+        if found is not None:
+            named += [
+                ("the smallest curvature", found.smallest.vector),
+                ("the largest curvature", found.largest.vector),
+            ]
+        axes: list[tuple[str, Tensor]] = []
+        for name, vector in named:
+            if vector is None or len(axes) == 2:
+                continue
+            rest = vector - sum((axis * (axis @ vector) for _, axis in axes), objective.zeros())
+            # What is left of a vector that lies in the axis before it is rounding.
+            if float(rest.norm()) > _INDEPENDENT * float(vector.norm()) > 0.0:
+                axes.append((name, rest / rest.norm()))
+        if len(axes) < 2:
+            self.unavailable["plane"] = "there are no two independent directions"
+            return
+        if self._budget - objective.cost < _PLANE**2 * LOSS_COST:
+            self.unavailable["plane"] = "the budget was spent"
+            return
+        (x_name, x_axis), (y_name, y_axis) = axes
+        reach = 0.3 * (self.values["parameter_norm"] or 1.0)
+        places = [reach * (2.0 * i / (_PLANE - 1) - 1.0) for i in range(_PLANE)]
+        xs = places if way is None else [float(way.norm()) * (1.4 * i / (_PLANE - 1) - 0.2) for i in range(_PLANE)]
+        with self._charged("slice of the landscape"):
+            rows = tuple(tuple(self._loss_at(x * x_axis + y * y_axis, 1.0) for x in xs) for y in places)
+        path = () if way is None else ((float(way @ x_axis), float(way @ y_axis)), (0.0, 0.0))
+        self.values["plane"] = Slice(x_name, y_name, tuple(xs), tuple(places), rows, path)
+
+    def _loss_at(self, vector: Tensor, factor: float) -> float:
+        with self._objective.moved(vector, factor):
+            return self._objective.loss()
+
+    @contextmanager
+    def _charged(self, what: str) -> Iterator[None]:
+        before = self._objective.cost
+        try:
+            yield
+        finally:
+            self.spent_on[what] = self.spent_on.get(what, 0.0) + self._objective.cost - before

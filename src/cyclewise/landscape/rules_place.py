@@ -1,0 +1,188 @@
+"""Rules on the place: saddles, plateaus, bad conditioning, noise, and whether another start would have been better."""
+
+import math
+from typing import TYPE_CHECKING
+
+from cyclewise.landscape.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from cyclewise.landscape.diagnosis import Diagnosis
+
+_STD_ERRORS = 2.0
+
+# A saddle: the fall along negative curvature as a share of the loss, and how much of it the gradient offers as well.
+_SADDLE_FALL = 0.05
+_SEVERE_SADDLE_FALL = 0.3
+_SADDLE_SHARE = 0.1
+_RESIDUALS = 3.0
+
+# A plateau: what a step as long as the parameters would change by slope, and by curvature, as shares of the loss.
+_FLAT_SLOPE = 3e-3
+_FLAT_CURVATURE = 3e-2
+_SEVERE_FLAT_SLOPE = 1e-3
+
+# Ill-conditioning: the mean square of an input feature, over 1 and over the median feature, and the condition number.
+_LARGE_INPUT = 100.0
+_SEVERE_INPUT = 1e3
+_SPREAD = 1e3
+_CONDITION = 1e4
+_SEVERE_CONDITION = 1e5
+
+# Noise: the noise scale over the batch size.
+_NOISY = 100.0
+
+_HUMP = 0.05
+
+
+def saddle(d: "Diagnosis") -> Finding | None:
+    """Find negative curvature that offers what the gradient does not, because that is noise or all but zero."""
+    profile = d.profile("smallest curvature")
+    if d.lambda_min is None or profile is None or d.lambda_min.value >= -_RESIDUALS * d.lambda_min.residual:
+        return None
+    fall = d.loss - min((loss for loss in profile.losses if math.isfinite(loss)), default=d.loss)
+    share = fall / abs(d.loss) if d.loss else 0.0
+    if share < _SADDLE_FALL:
+        return None
+    offered = 0.0
+    if d.taylor is not None:
+        offered = max(0.0, -min((change for change in d.taylor.actual if math.isfinite(change)), default=0.0))
+    if offered > _SADDLE_SHARE * fall:
+        return None
+    place = profile.distances[min(range(len(profile.losses)), key=lambda i: _or_infinite(profile.losses[i]))]
+    return Finding(
+        "saddle",
+        "severe" if share >= _SEVERE_SADDLE_FALL else "warning",
+        "This is a saddle: the gradient is all but zero, while the loss falls along a direction that curves down, by "
+        f"{fall:.2g}.",
+        f"smallest eigenvalue {d.lambda_min.value:.3g} ± {d.lambda_min.residual:.1g}; along it the loss falls from "
+        f"{d.loss:.4g} to {d.loss - fall:.4g} within {abs(place):.2g}, down the gradient (norm {d.gradient_norm:.2g}"
+        f"{_noise_text(d)}) by {offered:.2g}",
+        f"Raise the rate or start a cycle: leaving takes about {_steps_to_leave(d, fall)} at the present rate, in "
+        "proportion to its inverse. Where all weights are equal or zero, draw them at random.",
+    )
+
+
+def plateau(d: "Diagnosis") -> Finding | None:
+    """Find a place where neither slope nor curvature says anything, with a loss that is not small for it."""
+    if d.gradient_norm is None or d.parameter_norm is None or d.sharpness is None or not d.loss:
+        return None
+    size = max(d.parameter_norm, 1e-12)
+    slope = d.gradient_norm * size / abs(d.loss)
+    curvature = max(d.sharpness.value, 0.0) * size**2 / abs(d.loss)
+    if slope > _FLAT_SLOPE or curvature > _FLAT_CURVATURE:
+        return None
+    return Finding(
+        "plateau",
+        "severe" if slope <= _SEVERE_FLAT_SLOPE else "warning",
+        "This is a plateau: a step as long as the parameters themselves would hardly change the loss.",
+        f"gradient norm {d.gradient_norm:.2g}, sharpness {d.sharpness.value:.2g}, parameter norm {size:.2g}, loss "
+        f"{d.loss:.4g}: such a step changes it by {slope:.1g} of itself by slope, {curvature:.1g} by curvature",
+        "Look for outputs that are saturated or clamped, and for targets out of their reach: start them in the linear "
+        "part, or use a loss on logits. A cycle with a high peak rate crosses a plateau that has an end.",
+    )
+
+
+def ill_conditioned(d: "Diagnosis") -> Finding | None:
+    """Find inputs on very different or very large scales, and a convex place whose eigenvalues lie far apart."""
+    worst = max(d.inputs, key=lambda inputs: inputs.largest, default=None)
+    rate = f"; until then max_lr has to stay below {d.stability_limit:.2g}" if d.stability_limit else ""
+    if worst is not None and worst.largest >= _LARGE_INPUT:
+        spread = worst.largest / worst.median if worst.median else math.inf
+        what = f"up to {math.sqrt(worst.largest):.2g} in root mean square, {math.sqrt(worst.median):.2g} in the median"
+        return Finding(
+            "ill_conditioned",
+            "severe" if worst.largest >= _SEVERE_INPUT or spread >= _SPREAD else "warning",
+            f"The inputs of {worst.name} are badly scaled, {what}: the loss is steep along a few directions only.",
+            f"mean squares {worst.largest:.2g} at most and {worst.median:.2g} in the median, {worst.offset:.0%} of the "
+            f"largest from its mean; {_spectrum(d)}",
+            f"Normalise the inputs to mean 0 and variance 1{rate}.",
+        )
+    if d.condition_number is None or d.condition_number < _CONDITION or not _is_convex(d):
+        return None
+    severity: Severity = "severe" if d.condition_number >= _SEVERE_CONDITION else "warning"
+    return Finding(
+        "ill_conditioned",
+        severity,
+        f"The step costs more than it gains: with a condition number of {d.condition_number:.1g} the flattest "
+        "direction hardly moves at any stable rate.",
+        _spectrum(d),
+        f"Normalise the inputs, precondition (Adam), or use momentum{rate}.",
+    )
+
+
+def noise_dominated(d: "Diagnosis") -> Finding | None:
+    """Compare the noise scale with the batch."""
+    signal = d.signal
+    if signal is None:
+        return None
+    scale = d.noise_scale if d.noise_scale is not None else signal.lowest_scale
+    if scale is None or scale < _NOISY * signal.batch_size:
+        return None
+    bound = "" if d.noise_scale is not None else "at least "
+    batch = 2 ** round(math.log2(max(scale, 1.0)))
+    return Finding(
+        "noise_dominated",
+        "warning",
+        f"A batch of {signal.batch_size:.0f} is mostly noise: the noise scale is {bound}{scale:.2g} samples.",
+        f"squared gradient {signal.squared_norm:.2g}{_plus_minus(signal.std_error)}, squared noise of one sample "
+        f"{signal.variance:.2g}, measured on {signal.num_samples} samples",
+        f"Accumulate {max(2, round(batch / signal.batch_size))} batches per step (about {batch} samples), or anneal "
+        "the rate: a higher one only moves more by chance.",
+    )
+
+
+def distant_minimum(d: "Diagnosis") -> Finding | None:
+    """Look at the straight line from the start: a hump on it, beyond its noise, means a way around."""
+    journey = d.journey
+    if journey is None or journey.losses[0] <= journey.losses[-1] or not math.isfinite(journey.losses[0]):
+        return None
+    if journey.hump <= max(_HUMP * abs(journey.losses[0]), _STD_ERRORS * (journey.std_error or 0.0)):
+        return None
+    angle = "" if journey.angle is None else f"; the first step went {journey.angle:.0f} degrees away from it"
+    return Finding(
+        "distant_minimum",
+        "warning",
+        "Training had to go around: on the straight line from its start the loss rises before it falls.",
+        f"{journey.losses[0]:.3g} at the start, {max(journey.losses):.3g} in between, {journey.losses[-1]:.3g} now, "
+        f"over a distance of {journey.displacement:.3g}{angle}",
+        "Search another start (search_start with LayerGains): one beyond the hump is nearer.",
+    )
+
+
+def _is_convex(d: "Diagnosis") -> bool:
+    if d.lambda_min is None or d.sharpness is None:
+        return False
+    return d.lambda_min.value >= -max(_RESIDUALS * d.lambda_min.residual, 1e-6 * abs(d.sharpness.value))
+
+
+def _spectrum(d: "Diagnosis") -> str:
+    parts = []
+    if d.sharpness is not None and d.lambda_min is not None:
+        parts.append(f"eigenvalues from {d.lambda_min.value:.2g} to {d.sharpness.value:.2g}")
+    if d.condition_number is not None:
+        bound = "at least " if d.condition_is_lower_bound else ""
+        parts.append(f"condition number {bound}{d.condition_number:.2g}")
+    if d.best_step is not None:
+        parts.append(f"best step down the gradient {d.best_step:.2g}")
+    return ", ".join(parts)
+
+
+def _steps_to_leave(d: "Diagnosis", fall: float) -> str:
+    """Return in words how long descent takes to leave: the way grows by (1 + lr |lambda|) per step."""
+    if not d.lr or d.lambda_min is None or not d.gradient_norm:
+        return "many steps"
+    reach = math.sqrt(2.0 * fall * abs(d.lambda_min.value))
+    steps = math.log(max(reach / d.gradient_norm, 2.0)) / math.log1p(d.lr * abs(d.lambda_min.value))
+    return f"{steps:.2g} steps"
+
+
+def _noise_text(d: "Diagnosis") -> str:
+    return "" if d.signal is None else f", of which its noise alone makes {d.signal.noise_norm:.2g}"
+
+
+def _plus_minus(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.1g}"
+
+
+def _or_infinite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
