@@ -78,8 +78,8 @@ def explain_model(error: Exception, model: Any, inputs: Any) -> None:
     if isinstance(inputs, Tensor) and isinstance(model, nn.Module):
         dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
         if dtypes and inputs.dtype not in dtypes:
-            names = " and ".join(sorted(map(str, dtypes)))
-            text += f", while its parameters are {names}; convert one of them, for example with inputs.float()"
+            names = sorted(map(str, dtypes))
+            text += f", while its parameters are {' and '.join(names)}; convert the inputs, as with .to({names[0]})"
     add_note(error, text)
 
 

@@ -87,7 +87,7 @@ def test_what_the_model_raises_gets_a_note_about_types():
     if hasattr(caught.value, "__notes__"):
         assert caught.value.__notes__ == [
             "raised by the model for inputs torch.float64 of shape (8, 4), while its parameters are torch.float32; "
-            "convert one of them, for example with inputs.float()"
+            "convert the inputs, as with .to(torch.float32)"
         ]
 
 
