@@ -77,7 +77,8 @@ def explain_model(error: Exception, model: Any, inputs: Any) -> None:
     text = f"raised by the model for inputs {shape(inputs)}"
     if isinstance(inputs, Tensor) and isinstance(model, nn.Module):
         dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-        if dtypes and inputs.dtype not in dtypes:
+        is_number = inputs.is_floating_point() or inputs.dtype == torch.uint8  # and no index into an embedding
+        if is_number and dtypes and inputs.dtype not in dtypes:
             names = sorted(map(str, dtypes))
             text += f", while its parameters are {' and '.join(names)}; convert the inputs, as with .to({names[0]})"
     add_note(error, text)
