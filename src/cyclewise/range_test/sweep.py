@@ -30,7 +30,7 @@ _BELOW_END = -1.0
 # slow sweep gets past rates that a fast one broke at.
 _WITHIN_RANGE = 0.8
 _GUESS = 1e-3
-# Shares of the third sweep after which the held-out batches are looked at.
+# Shares of the third sweep's range after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
 # The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
 _EARLY_LOOKS = (0.35, 0.7)
@@ -193,7 +193,7 @@ def _run(
     losses: list[float] = []
     watch = Divergence()
     stop_reason = StopReason.COMPLETED
-    stops = {round(share * len(rates)) for share in look_at}
+    stops = {round(share * (ends_past_valley_from or len(rates))) for share in look_at}
     for i, rate in enumerate(rates):
         if looks is not None and trial.held_out and i in stops:
             looks.append(trial.look())
