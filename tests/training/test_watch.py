@@ -46,7 +46,7 @@ CONSTANT = cw.Constant(lr=0.05, total_steps=12)
     {}, {"accumulation_steps": 2}, {"clip": 0.1}, {"clip": "auto"},
     {"optimizer": lambda groups: torch.optim.AdamW(groups, lr=0.01)},
     {"optimizer": lambda groups: torch.optim.LBFGS(groups[0]["params"], lr=0.05, max_iter=3)},
-], ids=str)  # fmt: skip
+], ids=["plain", "accumulation", "clip", "clip-auto", "adamw", "lbfgs"])  # fmt: skip
 def test_a_watched_fit_ends_with_the_bits_of_one_that_is_not(options):
     plain = make_learner(**options)
     losses = plain.fit(CONSTANT).loss
@@ -187,9 +187,10 @@ def test_the_edge_of_stability_is_seen():
     sharpness = record.sharpness[np.isfinite(record.sharpness)]
     limit = 2 / 0.15
     assert sharpness[0] < 0.6 * limit
-    assert record.edge_step is not None
+    assert record.edge_steps is not None
+    assert record.edge_steps[1] > 1400
     assert 0.85 * limit < np.median(sharpness[-10:]) < 1.3 * limit
-    assert "at the edge of stability since step" in str(history.section().conclusion)
+    assert "at the edge of stability from step" in str(history.section().conclusion)
 
 
 PROGRAM = """

@@ -21,7 +21,7 @@ from cyclewise.errors import CheckpointError
 from cyclewise.training.files import TEMPORARY, write_folder
 
 _FORMAT = "cyclewise checkpoint"
-_VERSION = 1
+_VERSION = 2
 _NAME = re.compile(r"(\d{6,})-step-(\d{8,})")
 
 
