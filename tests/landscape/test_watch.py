@@ -339,17 +339,17 @@ def test_what_is_due_follows_from_the_count():
 
 def test_the_default_intervals_are_counted_for_five_per_cent():
     settings = dict(cw.Watch().record.settings)
-    assert settings == {"every": 25, "noise_every": 481, "sharpness_every": 1305, "num_products": 9}
+    assert settings == {"every": 50, "noise_every": 1200, "sharpness_every": 3000, "num_products": 9}
     half = dict(cw.Watch(most_fraction=0.025).record.settings)
     for name in ("noise_every", "sharpness_every"):
         assert half[name] == pytest.approx(2 * settings[name], abs=1)
     model, watch = network(), cw.Watch()
     train(model, sgd(model), batches(50), watch=watch)
-    assert watch.record.step.tolist() == [24, 49]
+    assert watch.record.step.tolist() == [49]
     assert dict(watch.record.unavailable) == {
-        "noise_scale": "50 steps are fewer than the 481 between two measurements; pass noise_every= to measure more "
+        "noise_scale": "50 steps are fewer than the 1200 between two measurements; pass noise_every= to measure more "
         "often",
-        "sharpness": "50 steps are fewer than the 1305 between two measurements; pass sharpness_every= to measure more "
+        "sharpness": "50 steps are fewer than the 3000 between two measurements; pass sharpness_every= to measure more "
         "often",
     }
 
@@ -413,7 +413,7 @@ def test_misuse_says_what_to_do():
         "put it between loss.backward() and optimizer.step()"
     )
     assert refused(lambda: cw.Watch(every=0)) == (
-        "every must be a whole number of at least 1, got 0; 25 measures at every 25th step"
+        "every must be a whole number of at least 1, got 0; 50 measures at every 50th step"
     )
     assert refused(lambda: cw.Watch(noise_every=2.5)) == (
         'noise_every must be a whole number of at least 1, got 2.5; it counts steps; "auto" is also possible, '
@@ -532,13 +532,18 @@ def made(sharpness, limit=(10.0, 10.0, 10.0)):
 
 
 @pytest.mark.parametrize(
-    ("sharpness", "step"),
-    [([2.0, 9.5, 11.0], 19), ([9.5, 2.0, 11.0], 29), ([9.5, 11.0, 2.0], None), ([9.5, math.nan, 9.0], 9)],
+    ("sharpness", "steps"),
+    [
+        ([2.0, 9.5, 11.0], (19, 29)),
+        ([2.0, 11.0, 2.0], (19, 19)),
+        ([9.5, math.nan, 9.0], (9, 29)),
+        ([1.0, 8.9, 1.0], None),
+    ],
 )
-def test_the_edge_of_stability_is_where_the_last_stretch_begins(sharpness, step):
+def test_the_edge_of_stability_is_where_the_sharpness_reaches_its_limit(sharpness, steps):
     record = made(sharpness)
-    assert record.edge_step == step
-    assert ("edge of stability" in str(record)) == (step is not None)
+    assert record.edge_steps == steps
+    assert ("edge of stability" in str(record)) == (steps is not None)
 
 
 def test_the_record_is_drawn_under_the_rate(tmp_path):

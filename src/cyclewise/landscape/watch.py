@@ -29,13 +29,14 @@ from cyclewise.stepping import LossFunction, Step, needs_closure
 
 _log = logging.getLogger("cyclewise")
 
-# In updates of the run, as benchmarks/watch.py measures them for a perceptron of 0.5 ms an update, the worst case: what
-# does not grow with the model (walking over it to preserve it, calling kernels) weighs most there.
-_NOISE_COST = 3.6
-_SHARPNESS_COST = 9.0
-_PRODUCT_COST = 1.9
-# Of `most_fraction`; the rest is for the norms (a third of an update) and for noticing that nothing is due.
-_NOISE_SHARE, _SHARPNESS_SHARE = 0.15, 0.4
+# In updates of the run, for a perceptron of 0.5 ms an update, the worst case: what does not grow with the model
+# (walking over it to preserve it, calling kernels) weighs most there. benchmarks/watch.py measures about 0.6 of these
+# where one measurement follows the other; one in a thousand steps finds nothing of its own in the processor's caches.
+_NOISE_COST = 6.0
+_SHARPNESS_COST = 18.0
+_PRODUCT_COST = 3.0
+# Of `most_fraction`; the rest is for the norms (0.7 updates) and for noticing that nothing is due.
+_NOISE_SHARE, _SHARPNESS_SHARE = 0.1, 0.3
 Interval = int | Literal["auto"] | None
 _Self = TypeVar("_Self", bound="LoopWatch")
 
@@ -57,9 +58,9 @@ class LoopWatch:
     Args:
         every: steps between two measurements of gradient norm and update ratio.
         noise_every: steps between two of the gradient noise, each a forward and a backward pass; "auto": as often as
-            0.15 of `most_fraction` allows, every 481 steps by default; None: never.
+            a tenth of `most_fraction` allows, every 1200 steps by default; None: never.
         sharpness_every: steps between two of the sharpness, each `num_products` Hessian products; "auto": as often as
-            0.4 of `most_fraction` allows, every 1305 steps by default; None: never. To see the edge of stability in a
+            0.3 of `most_fraction` allows, every 3000 steps by default; None: never. To see the edge of stability in a
             short run pass a number such as 20, and pay for it.
         num_products: Hessian products per sharpness, at least 2.
         most_fraction: the part of the training time that the intervals left to "auto" are chosen for, by counted
@@ -97,13 +98,13 @@ class LoopWatch:
     def __init__(
         self,
         *,
-        every: int = 25,
+        every: int = 50,
         noise_every: Interval = "auto",
         sharpness_every: Interval = "auto",
         num_products: int = 9,
         most_fraction: float = 0.05,
     ) -> None:
-        self.every = whole("every", every, minimum=1, way_out="25 measures at every 25th step")
+        self.every = whole("every", every, minimum=1, way_out="50 measures at every 50th step")
         self.noise_every = _interval("noise_every", noise_every)
         self.sharpness_every = _interval("sharpness_every", sharpness_every)
         self.num_products = whole("num_products", num_products, minimum=2, way_out="9 is a good number")

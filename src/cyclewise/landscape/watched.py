@@ -60,8 +60,8 @@ class Watched:
         >>> watched = Watched(step=[9, 19], lr=[0.1, 0.1], gradient_norm=[2.0, 1.5], update_ratio=[0.002, 0.001],
         ...                   sharpness=[math.nan, 19.0], sharpness_limit=[20.0, 20.0], num_steps=20)
         >>> print(watched)
-        20 steps watched; sharpness 19 of the 20 that the optimizer can stand (at the edge of stability since step 19);
-        update ratio 0.001
+        20 steps watched; sharpness 19 of the 20 that the optimizer can stand; at the edge of stability from step 19 to
+        19; update ratio 0.001
         >>> Watched.from_dict(watched.to_dict()) == watched
         True
     """
@@ -125,18 +125,13 @@ class Watched:
         return scales
 
     @property
-    def edge_step(self) -> int | None:
-        """First step of the last stretch at the edge of stability; None where the run is not at it in the end.
+    def edge_steps(self) -> tuple[int, int] | None:
+        """First and last measured step at the edge of stability; None where there is none.
 
         At the edge: the sharpness is at least 0.9 of its limit (Cohen et al., arXiv:2103.00065).
         """
-        rows = np.flatnonzero(np.isfinite(self.sharpness) & np.isfinite(self.sharpness_limit))
-        first = None
-        for row in rows[::-1]:
-            if self.sharpness[row] < _AT_THE_EDGE * self.sharpness_limit[row]:
-                break
-            first = int(self.step[row])
-        return first
+        rows = np.flatnonzero(self.sharpness >= _AT_THE_EDGE * self.sharpness_limit)
+        return (int(self.step[rows[0]]), int(self.step[rows[-1]])) if len(rows) else None
 
     def followed_by(self, later: "Watched") -> "Watched":
         """Return the record of both, the later one's steps counted on from this one's."""
@@ -157,8 +152,10 @@ class Watched:
             text = f"sharpness {self.sharpness[sharp[-1]]:.3g}"
             if math.isfinite(self.sharpness_limit[sharp[-1]]):
                 text += f" of the {self.sharpness_limit[sharp[-1]]:.3g} that the optimizer can stand"
-            edge = self.edge_step
-            parts.append(text + ("" if edge is None else f" (at the edge of stability since step {edge})"))
+            parts.append(text)
+            edge = self.edge_steps
+            if edge is not None:
+                parts.append(f"at the edge of stability from step {edge[0]} to {edge[1]}")
         scale = _last(self.noise_scale)
         if scale is not None:
             parts.append(f"gradient noise scale {scale:.3g} samples")
@@ -256,10 +253,16 @@ class Watched:
             Line("along the gradient", *self._points("curvature"), role="muted"),
             Line("sharpness", *self._points("sharpness"), points=len(self._points("sharpness")[0]) == 1),
         ]
-        if not any(len(line.x) for line in lines[1:]):
+        curves = [value for line in lines[1:] for value in line.y if value > 0.0]
+        limits = None
+        if not curves:
             lines = []  # a limit alone says no more than the rate
+        elif limit.y:
+            # Where the rate goes to zero the limit goes to infinity: not what is to be seen.
+            limits = 0.5 * min(curves), 4.0 * max(*curves, min(limit.y))
         return Chart(
             "Sharpness against the limit of the optimizer", _STEPS_LABEL, "curvature (log scale)", lines, y_log=True,
+            y_limits=limits,
             caption="Where the sharpness meets the dashed line, training is at the edge of stability: a higher rate "
             "makes it flatter or throws it out, a lower one lets it sharpen.",
         )  # fmt: skip

@@ -23,9 +23,9 @@ class Watch(LoopWatch, Callback):
     Args:
         every: steps between two measurements of gradient norm and update ratio.
         noise_every: steps between two of the gradient noise, each a forward and a backward pass; "auto": as often as
-            0.15 of `most_fraction` allows, every 481 steps by default; None: never.
+            a tenth of `most_fraction` allows, every 1200 steps by default; None: never.
         sharpness_every: steps between two of the sharpness, each `num_products` Hessian products; "auto": as often as
-            0.4 of `most_fraction` allows, every 1305 steps by default; None: never. To see the edge of stability in a
+            0.3 of `most_fraction` allows, every 3000 steps by default; None: never. To see the edge of stability in a
             short run pass a number such as 20, and pay for it.
         num_products: Hessian products per sharpness, at least 2.
         most_fraction: the part of the training time that the intervals left to "auto" are chosen for, by counted
