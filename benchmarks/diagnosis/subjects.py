@@ -17,6 +17,8 @@ from cyclewise.state import preserve, seed_everything
 from cyclewise.stepping import batch_loss
 
 NUM_BATCHES = 8
+# Of the range test's tasks, whose batches are larger.
+NUM_TASK_BATCHES = 4
 TASKS = {"development": {task.name: task for task in DEVELOPMENT}, "test": {task.name: task for task in TEST}}
 
 
@@ -119,7 +121,7 @@ def of_task(task: Task, seed: int, *, policy: Policy | None = None, num_steps: i
             _train(model, optimizer, scheduler, trial.loss_fn, trial.train_loader, num_steps)
     optimizer.zero_grad()
     fresh = Shuffled(*trial.train_loader.arrays, task.batch_size, 7000 + seed)
-    batches = [batch for batch, _ in zip(fresh, range(NUM_BATCHES), strict=False)]
+    batches = [batch for batch, _ in zip(fresh, range(NUM_TASK_BATCHES), strict=False)]
     return Subject(model, trial.loss_fn, batches, optimizer)
 
 

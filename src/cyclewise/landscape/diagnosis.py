@@ -7,46 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from cyclewise.drawing import Section
 from cyclewise.errors import ArgumentError
-from cyclewise.landscape.cliffs import Descent
-from cyclewise.landscape.density import Density
 from cyclewise.landscape.findings import Finding
-from cyclewise.landscape.flow import LayerFlow
-from cyclewise.landscape.journey import Journey
-from cyclewise.landscape.measurements import (
-    Eigenvalue,
-    Estimate,
-    Inputs,
-    Profile,
-    Signal,
-    Slice,
-    as_json,
-    from_json,
-)
-from cyclewise.landscape.noise import LayerNoise
-from cyclewise.landscape.recurrence import Recurrence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cyclewise.landscape.cliffs import Descent
+    from cyclewise.landscape.density import Density
+    from cyclewise.landscape.flow import LayerFlow
+    from cyclewise.landscape.journey import Journey
+    from cyclewise.landscape.measurements import Eigenvalue, Estimate, Inputs, Profile, Signal, Slice
+    from cyclewise.landscape.noise import LayerNoise
+    from cyclewise.landscape.recurrence import Recurrence
+
 _VERSION = 1
-_SINGLE: dict[str, type] = {
-    "sharpness": Eigenvalue,
-    "lambda_min": Eigenvalue,
-    "trace": Estimate,
-    "taylor": Descent,
-    "own_step": Descent,
-    "signal": Signal,
-    "density": Density,
-    "plane": Slice,
-    "journey": Journey,
-}
-_SEVERAL: dict[str, type] = {
-    "profiles": Profile,
-    "layers": LayerFlow,
-    "inputs": Inputs,
-    "recurrences": Recurrence,
-    "layer_noises": LayerNoise,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +67,7 @@ class Diagnosis:
         settings: the arguments, and what was spent on what.
 
     Example:
+        >>> from cyclewise.landscape.measurements import Eigenvalue
         >>> finding = Finding("unstable_step", "severe", "The rate is 20 times the limit.", "2.0 > 0.1", "Lower it.")
         >>> record = Diagnosis(loss=1.0, num_parameters=3, findings=(finding,), sharpness=Eigenvalue(20.0, 1e-4))
         >>> print(record)
@@ -108,9 +83,9 @@ class Diagnosis:
     parameter_norm: float | None = None
     curvature_along_gradient: float | None = None
     best_step: float | None = None
-    sharpness: Eigenvalue | None = None
-    lambda_min: Eigenvalue | None = None
-    trace: Estimate | None = None
+    sharpness: "Eigenvalue | None" = None
+    lambda_min: "Eigenvalue | None" = None
+    trace: "Estimate | None" = None
     condition_number: float | None = None
     condition_is_lower_bound: bool = False
     noise_scale: float | None = None
@@ -118,21 +93,21 @@ class Diagnosis:
     stability_limit: float | None = None
     spent: float = 0.0
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    taylor: Descent | None = None
+    taylor: "Descent | None" = None
     lr: float | None = None
-    own_step: Descent | None = None
-    signal: Signal | None = None
-    profiles: tuple[Profile, ...] = ()
-    layer_noises: tuple[LayerNoise, ...] = ()
-    layers: tuple[LayerFlow, ...] = ()
+    own_step: "Descent | None" = None
+    signal: "Signal | None" = None
+    profiles: "tuple[Profile, ...]" = ()
+    layer_noises: "tuple[LayerNoise, ...]" = ()
+    layers: "tuple[LayerFlow, ...]" = ()
     flow_factor: float | None = None
     flow_total: float | None = None
     update_factor: float | None = None
-    inputs: tuple[Inputs, ...] = ()
-    recurrences: tuple[Recurrence, ...] = ()
-    plane: Slice | None = None
-    density: Density | None = None
-    journey: Journey | None = None
+    inputs: "tuple[Inputs, ...]" = ()
+    recurrences: "tuple[Recurrence, ...]" = ()
+    plane: "Slice | None" = None
+    density: "Density | None" = None
+    journey: "Journey | None" = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
@@ -145,7 +120,7 @@ class Diagnosis:
         """Return the record with these findings instead of its own."""
         return replace(self, findings=findings)
 
-    def profile(self, name: str) -> Profile | None:
+    def profile(self, name: str) -> "Profile | None":
         """Return the loss along the direction `name`; None where it was not measured."""
         return next((profile for profile in self.profiles if profile.name == name), None)
 
@@ -162,6 +137,8 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; numbers that are not finite become None."""
+        from cyclewise.landscape.measurements import as_json
+
         values = {name: as_json(getattr(self, name)) for name in self.__dataclass_fields__}
         return {"record": "Diagnosis", "version": _VERSION, **values}
 
@@ -172,6 +149,8 @@ class Diagnosis:
         Raises:
             ArgumentError: the values describe no diagnosis of this version.
         """
+        from cyclewise.landscape.measurements import from_json
+
         if values.get("record") != "Diagnosis" or values.get("version") != _VERSION:
             raise ArgumentError(
                 f"values must describe a Diagnosis of version {_VERSION}, got record={values.get('record')!r}, "
@@ -180,10 +159,11 @@ class Diagnosis:
         fields = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
         fields["findings"] = tuple(Finding.from_dict(finding) for finding in fields["findings"])
-        for name, record in _SINGLE.items():
-            fields[name] = None if fields[name] is None else from_json(record, fields[name])
-        for name, record in _SEVERAL.items():
-            fields[name] = tuple(from_json(record, value) for value in fields[name])
+        for name, record in _records().items():
+            if isinstance(fields[name], list):
+                fields[name] = tuple(from_json(record, value) for value in fields[name])
+            elif fields[name] is not None:
+                fields[name] = from_json(record, fields[name])
         return cls(**fields)
 
     def section(self) -> Section:
@@ -203,3 +183,31 @@ class Diagnosis:
         from cyclewise.drawing.html import fragment
 
         return fragment(self.section())
+
+
+def _records() -> dict[str, type]:
+    # Imported here, so that importing cyclewise does not bring in all that measures.
+    from cyclewise.landscape.cliffs import Descent
+    from cyclewise.landscape.density import Density
+    from cyclewise.landscape.flow import LayerFlow
+    from cyclewise.landscape.journey import Journey
+    from cyclewise.landscape.measurements import Eigenvalue, Estimate, Inputs, Profile, Signal, Slice
+    from cyclewise.landscape.noise import LayerNoise
+    from cyclewise.landscape.recurrence import Recurrence
+
+    return {
+        "sharpness": Eigenvalue,
+        "lambda_min": Eigenvalue,
+        "trace": Estimate,
+        "taylor": Descent,
+        "own_step": Descent,
+        "signal": Signal,
+        "density": Density,
+        "plane": Slice,
+        "journey": Journey,
+        "profiles": Profile,
+        "layers": LayerFlow,
+        "inputs": Inputs,
+        "recurrences": Recurrence,
+        "layer_noises": LayerNoise,
+    }

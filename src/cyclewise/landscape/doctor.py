@@ -7,9 +7,6 @@ from torch.optim import Optimizer
 
 from cyclewise._validation import instance, whole
 from cyclewise.landscape.diagnosis import Diagnosis
-from cyclewise.landscape.examination import Examination
-from cyclewise.landscape.objective import Objective
-from cyclewise.landscape.rules import judge
 from cyclewise.state import preserve
 from cyclewise.stepping import LossFunction, check_loader
 
@@ -60,6 +57,11 @@ def diagnose(
         >>> diagnosis.findings[0].kind, diagnosis.stability_limit < 30.0
         ('unstable_step', True)
     """
+    # Imported here, so that importing cyclewise does not bring in all that measures.
+    from cyclewise.landscape.examination import Examination
+    from cyclewise.landscape.objective import Objective
+    from cyclewise.landscape.rules import judge
+
     instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be measured")
     check_loader(batches, name="batches")
     if optimizer is not None:

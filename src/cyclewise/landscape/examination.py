@@ -29,6 +29,8 @@ _SHARES = (-1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 1.0, 1.5)
 # A weight as initialisation draws it, for models whose weights are all but zero.
 _USUAL_WEIGHT = 0.1
 _PLANE = 7
+# Nine losses, twice where there is batch norm, and a gradient.
+_JOURNEY_COST = 8.0
 _NEEDS_A_LOSS = (
     "gradient_norm", "parameter_norm", "curvature_along_gradient", "best_step", "sharpness", "lambda_min", "trace",
     "condition_number", "noise_scale", "stability_limit", "taylor", "lr", "own_step", "signal", "flow_factor",
@@ -65,10 +67,16 @@ class Examination:
         self._optimizer = optimizer
         self._seed = seed
         self._budget = budget
+        self._has_start = False
 
     def run(self, start: Any) -> None:
-        """Measure."""
+        """Measure.
+
+        Args:
+            start: a model or a state dict, or None.
+        """
         objective = self._objective
+        self._has_start = start is not None
         with self._charged("loss"):
             loss = objective.loss()
         self.values |= {"loss": loss, "num_parameters": objective.num_parameters}
@@ -102,6 +110,7 @@ class Examination:
         if noise.reason is not None:
             self.unavailable["noise_scale"] = noise.reason.value
         if noise.signal is None or noise.variance is None or noise.noise_norm is None or noise.num_samples is None:
+            self.unavailable["signal"] = self.unavailable["noise_scale"]
             return
         self.values["layer_noises"] = noise.layers
         low, high = noise.noise_scale_interval or (None, None)
@@ -125,6 +134,12 @@ class Examination:
             "flow_total": flow.total_factor,
             "update_factor": flow.update_factor,
         }
+        reasons = {
+            "flow_factor": "gradients flow through fewer than three layers",
+            "flow_total": "no gradient comes out of the last layer, or there is one layer only",
+            "update_factor": "fewer than three layers hold weights of their own",
+        }
+        self.unavailable |= {name: reason for name, reason in reasons.items() if self.values[name] is None}
         with self._charged("gradient flow by lag"):
             found = memory(self._objective, seed=self._seed)
         self.values["recurrences"] = found.recurrences
@@ -206,7 +221,7 @@ class Examination:
 
     def _pictures(self) -> float:
         """Return what the pictures will cost."""
-        return (2 * len(_SHARES) + _PLANE**2) * LOSS_COST
+        return (2 * len(_SHARES) + _PLANE**2) * LOSS_COST + (_JOURNEY_COST if self._has_start else 0.0)
 
     def _profiles(self, gradient: Tensor, found: Spectrum | None) -> None:
         if found is None:

@@ -20,8 +20,8 @@ KINDS = (
     "saddle",
     "plateau",
     "fading_memory",
-    "ill_conditioned",
     "noise_dominated",
+    "ill_conditioned",
     "distinct_minima",
     "distant_minimum",
 )

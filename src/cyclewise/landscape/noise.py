@@ -329,8 +329,14 @@ def _split_gradients(objective: Objective, num_splits: int) -> tuple[Tensor, lis
             with objective.still(objective.num_batches * (place + 1) + index):
                 try:
                     loss = batch_loss(objective.model, objective.loss_fn, part)
-                except Exception:  # the model has run on the batch itself: what it can't take is a part
-                    return None
+                except Exception:
+                    # The model has run on the batch itself: what it can't take is a part. But what does not fail again
+                    # was no matter of the part.
+                    try:
+                        batch_loss(objective.model, objective.loss_fn, part)
+                    except Exception:
+                        return None
+                    raise
                 gradient = objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
             objective.cost += count / sum(c for _, c in parts) / objective.num_batches
             losses.append(float(loss.detach()))

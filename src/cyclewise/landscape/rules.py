@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cyclewise.landscape.findings import Finding
 from cyclewise.landscape.rules_flow import dead_units, gradient_flow, memory
-from cyclewise.landscape.rules_place import distant_minimum, ill_conditioned, noise_dominated, plateau, saddle
+from cyclewise.landscape.rules_place import ill_conditioned, noise_dominated, plateau, saddle, start_and_present
 from cyclewise.landscape.rules_step import cliff, unstable_step
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = (
     plateau,
     ill_conditioned,
     noise_dominated,
-    distant_minimum,
+    start_and_present,
 )
 # What follows from a severe finding is no finding of its own.
 _CONSEQUENCES = {

@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING
 
 from cyclewise.landscape.findings import Finding, Severity
 from cyclewise.landscape.recurrence import Recurrence
+from cyclewise.landscape.rules_place import saddle
 
 if TYPE_CHECKING:
     from cyclewise.landscape.diagnosis import Diagnosis
 
 _SEVERE_DEAD = 0.75
-_WARNING_DEAD = 0.5
+_WARNING_DEAD = 0.6
 _FEWEST_UNITS = 4
 
 # The gradient at the first layer over that at the output.
 _SEVERE_VANISHED, _WARNING_VANISHED = 1e-4, 1e-2
-_SEVERE_EXPLODED, _WARNING_EXPLODED = 1e4, 1e2
+_SEVERE_EXPLODED, _WARNING_EXPLODED = 200.0, 30.0
 _FEWEST_LAYERS = 4
 
 # The influence of the first state on the last.
@@ -29,8 +30,10 @@ _LARGEST_MOVE = 0.01
 
 def dead_units(d: "Diagnosis") -> Finding | None:
     """Find the layer with the most units that are the same for every sample."""
+    if gradient_flow(d) is not None:
+        return None  # where a signal fades or explodes layer by layer, constant units are what follows from it
     shares = [
-        (layer.dead_share if layer.dead_share is not None else layer.constant_share or 0.0, layer)
+        (max(layer.dead_share or 0.0, layer.constant_share or 0.0), layer)
         for layer in d.layers
         if (layer.num_units or 0) >= _FEWEST_UNITS
     ]
@@ -39,7 +42,9 @@ def dead_units(d: "Diagnosis") -> Finding | None:
     share, layer = max(shares, key=lambda pair: pair[0])
     if share < _WARNING_DEAD:
         return None
-    what = "are zero" if layer.dead_share is not None else "never change"
+    if share != layer.dead_share and saddle(d) is not None:
+        return None  # units that are constant by symmetry, not by an activation that cuts them off
+    what = "are zero" if share == layer.dead_share else "never change"
     return Finding(
         "dead_units",
         "severe" if share >= _SEVERE_DEAD else "warning",
@@ -60,7 +65,8 @@ def gradient_flow(d: "Diagnosis") -> Finding | None:
         f"d loss / d activation {d.layers[0].gradient_norm:.2g} at {d.layers[0].name}, "
         f"{d.layers[-1].gradient_norm:.2g} at the output: a factor of {factor:.3g} per layer"
     )
-    if total <= _WARNING_VANISHED and factor < 1.0:
+    # Exactly zero is blocked, by dead units or zero weights; what vanishes layer by layer leaves something.
+    if 0.0 < total <= _WARNING_VANISHED and factor < 1.0:
         return Finding(
             "vanishing_gradients",
             "severe" if total <= _SEVERE_VANISHED else "warning",

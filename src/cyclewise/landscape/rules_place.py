@@ -18,8 +18,10 @@ _RESIDUALS = 3.0
 
 # A plateau: what a step as long as the parameters would change by slope, and by curvature, as shares of the loss.
 _FLAT_SLOPE = 3e-3
-_FLAT_CURVATURE = 3e-2
-_SEVERE_FLAT_SLOPE = 1e-3
+_FLAT_CURVATURE = 0.1
+_SEVERE_FLAT_SLOPE = 3e-4
+# A weight as initialisation draws it, for models whose weights are all but zero.
+_USUAL_WEIGHT = 0.1
 
 # Ill-conditioning: the mean square of an input feature, over 1 and over the median feature, and the condition number.
 _LARGE_INPUT = 100.0
@@ -28,16 +30,23 @@ _SPREAD = 1e3
 _CONDITION = 1e4
 _SEVERE_CONDITION = 1e5
 
-# Noise: the noise scale over the batch size.
-_NOISY = 100.0
+# Noise: the least that the noise scale is, over the batch size. Up to `_SMALL_BATCH` samples a larger batch costs next
+# to no time; late in training the noise scale exceeds any batch (arXiv:1812.06162, section 3.2), which is no trouble.
+_NOISY = 8.0
+_SMALL_BATCH = 8.0
+_VERY_NOISY = 100.0
 
+# A hump on the line from the start, as a share of the loss there; and losses that are the same, as a share of the hump.
 _HUMP = 0.05
+_SAME = 0.1
 
 
 def saddle(d: "Diagnosis") -> Finding | None:
     """Find negative curvature that offers what the gradient does not, because that is noise or all but zero."""
     profile = d.profile("smallest curvature")
     if d.lambda_min is None or profile is None or d.lambda_min.value >= -_RESIDUALS * d.lambda_min.residual:
+        return None
+    if plateau(d) is not None:
         return None
     fall = d.loss - min((loss for loss in profile.losses if math.isfinite(loss)), default=d.loss)
     share = fall / abs(d.loss) if d.loss else 0.0
@@ -66,17 +75,18 @@ def plateau(d: "Diagnosis") -> Finding | None:
     """Find a place where neither slope nor curvature says anything, with a loss that is not small for it."""
     if d.gradient_norm is None or d.parameter_norm is None or d.sharpness is None or not d.loss:
         return None
-    size = max(d.parameter_norm, 1e-12)
+    size = max(d.parameter_norm, _USUAL_WEIGHT * math.sqrt(d.num_parameters))
     slope = d.gradient_norm * size / abs(d.loss)
-    curvature = max(d.sharpness.value, 0.0) * size**2 / abs(d.loss)
+    steepest = max(abs(d.sharpness.value), 0.0 if d.lambda_min is None else abs(d.lambda_min.value))
+    curvature = steepest * size**2 / abs(d.loss)
     if slope > _FLAT_SLOPE or curvature > _FLAT_CURVATURE:
         return None
     return Finding(
         "plateau",
         "severe" if slope <= _SEVERE_FLAT_SLOPE else "warning",
         "This is a plateau: a step as long as the parameters themselves would hardly change the loss.",
-        f"gradient norm {d.gradient_norm:.2g}, sharpness {d.sharpness.value:.2g}, parameter norm {size:.2g}, loss "
-        f"{d.loss:.4g}: such a step changes it by {slope:.1g} of itself by slope, {curvature:.1g} by curvature",
+        f"gradient norm {d.gradient_norm:.2g}, largest curvature {steepest:.2g}, size of the parameters {size:.2g}, "
+        f"loss {d.loss:.4g}: such a step changes it by {slope:.1g} of itself by slope, {curvature:.1g} by curvature",
         "Look for outputs that are saturated or clamped, and for targets out of their reach: start them in the linear "
         "part, or use a loss on logits. A cycle with a high peak rate crosses a plateau that has an end.",
     )
@@ -115,14 +125,16 @@ def noise_dominated(d: "Diagnosis") -> Finding | None:
     signal = d.signal
     if signal is None:
         return None
-    scale = d.noise_scale if d.noise_scale is not None else signal.lowest_scale
-    if scale is None or scale < _NOISY * signal.batch_size:
+    least = signal.lowest_scale
+    if least is None or least < _NOISY * signal.batch_size:
         return None
-    bound = "" if d.noise_scale is not None else "at least "
+    is_small = signal.batch_size <= _SMALL_BATCH
+    scale = d.noise_scale or least
+    bound = "" if d.noise_scale else "at least "
     batch = 2 ** round(math.log2(max(scale, 1.0)))
     return Finding(
         "noise_dominated",
-        "warning",
+        "warning" if is_small or least >= _VERY_NOISY * signal.batch_size else "info",
         f"A batch of {signal.batch_size:.0f} is mostly noise: the noise scale is {bound}{scale:.2g} samples.",
         f"squared gradient {signal.squared_norm:.2g}{_plus_minus(signal.std_error)}, squared noise of one sample "
         f"{signal.variance:.2g}, measured on {signal.num_samples} samples",
@@ -131,12 +143,22 @@ def noise_dominated(d: "Diagnosis") -> Finding | None:
     )
 
 
-def distant_minimum(d: "Diagnosis") -> Finding | None:
-    """Look at the straight line from the start: a hump on it, beyond its noise, means a way around."""
+def start_and_present(d: "Diagnosis") -> Finding | None:
+    """Look at the straight line from the start: a hump on it, beyond its noise, means a way around, or two minima."""
     journey = d.journey
-    if journey is None or journey.losses[0] <= journey.losses[-1] or not math.isfinite(journey.losses[0]):
+    if journey is None or not math.isfinite(journey.losses[0]):
         return None
     if journey.hump <= max(_HUMP * abs(journey.losses[0]), _STD_ERRORS * (journey.std_error or 0.0)):
+        return None
+    if abs(journey.losses[0] - journey.losses[-1]) < _SAME * journey.hump:
+        return Finding(
+            "distinct_minima",
+            "info",
+            "Start and present are two minima of about the same loss, with a barrier between them.",
+            f"{journey.losses[0]:.3g} at the start, {max(journey.losses):.3g} in between, {journey.losses[-1]:.3g} now",
+            "Do not average their weights; an ensemble averages their predictions instead (fit_sgdr with snapshots).",
+        )
+    if journey.losses[0] < journey.losses[-1]:
         return None
     angle = "" if journey.angle is None else f"; the first step went {journey.angle:.0f} degrees away from it"
     return Finding(

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 # The rate over the limit. Training hovers about 1 (arXiv:2103.00065), and starts up to 4 and more come back by
 # themselves (the catapult of arXiv:2003.02218).
-_SEVERE_RATIO = 6.0
+_SEVERE_RATIO = 5.0
 _WARNING_RATIO = 2.5
 _INFO_RATIO = 0.8
+# What the next step must raise the loss by, as a share of it, for the limit to be more than an opinion.
+_SEVERE_RISE = 0.1
+_PLAIN = ("SGD", "VelocitySGD")
 # A step that raises the loss by this share of it is more than noise.
 _RISE = 0.5
 # The gradient after a step, over what the quadratic model promises.
@@ -27,7 +30,7 @@ def unstable_step(d: "Diagnosis") -> Finding | None:
     ratio, limit, source = _ratio(d)
     if ratio is None or limit is None or ratio < _INFO_RATIO:
         return None
-    severity: Severity = "info" if ratio < _WARNING_RATIO else "warning" if ratio < _SEVERE_RATIO else "severe"
+    severity = _severity(d, ratio)
     evidence = f"rate {d.lr:.3g}, {source} {limit:.3g}"
     if d.sharpness is not None:
         evidence += f", sharpness {d.sharpness.value:.3g}"
@@ -75,6 +78,17 @@ def cliff(d: "Diagnosis") -> Finding | None:
         f"{d.loss:.4g}; the gradient grows {_factor(max(surprises))} times as long as promised",
         f"{clip}{rate}",
     )
+
+
+def _severity(d: "Diagnosis", ratio: float) -> Severity:
+    """Grade a ratio; the limit of an optimizer that divides by its noisy state counts if the next step confirms it."""
+    if ratio < _WARNING_RATIO:
+        return "info"
+    rise = math.nan if d.own_step is None else _change(d.own_step)
+    rises = not math.isfinite(rise) or rise > _SEVERE_RISE * abs(d.loss)
+    if d.own_step is not None and not rises:
+        return "warning" if d.settings.get("optimizer") in _PLAIN else "info"
+    return "severe" if ratio >= _SEVERE_RATIO else "warning"
 
 
 def _ratio(d: "Diagnosis") -> tuple[float | None, float | None, str]:
