@@ -78,11 +78,24 @@ def noisy_regression(noise: float, *, batch_size: int, width: int, seed_of_data:
 # -- cliffs ------------------------------------------------------------------------------------------------------------
 
 
-def at_the_foot(found: Subject, *, rise: float = 20.0) -> Subject:
+def cliff(make: Callable[[int], Subject]) -> Build:
+    """Draw subjects until one stands at the foot of a cliff: with some weights the limit already forbids the step."""
+
+    def subject(seed: int) -> Subject:
+        for attempt in range(10):
+            found = at_the_foot(make(seed + 1000 * attempt))
+            if found is not None:
+                return found
+        raise ValueError("no cliff in ten draws")
+
+    return subject
+
+
+def at_the_foot(found: Subject, *, rise: float = 20.0) -> Subject | None:
     """Give descent the lowest rate (in sixths of a decade) whose step along the gradient multiplies the loss.
 
     Where a quadratic model with the local curvature would already have the step diverge, it is no cliff but an unstable
-    rate: then this says so.
+    rate: None.
     """
     weights = found.weights
     before = [w.detach().clone() for w in weights]
@@ -102,7 +115,7 @@ def at_the_foot(found: Subject, *, rise: float = 20.0) -> Subject:
         for w, old in zip(weights, before, strict=True):
             w.copy_(old)
     if lr > 0.7 * limit:
-        raise ValueError(f"no cliff: the rate {lr:.3g} is not below the limit {limit:.3g}")
+        return None
     return found.set_lr(lr)
 
 
@@ -118,7 +131,7 @@ def poisson(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def on_counts(build: Callable[[], nn.Module], mean: float, seed_of_data: int) -> Build:
-    return lambda seed: at_the_foot(made(build, poisson, counts(seed_of_data, mean), seed))
+    return cliff(lambda seed: made(build, poisson, counts(seed_of_data, mean), seed))
 
 
 class Powers(nn.Module):
@@ -135,7 +148,7 @@ class Powers(nn.Module):
 
 def high_power(width: int, depth: int, start: float, target: float, seed_of_data: int) -> Build:
     inputs = torch.randn(512, width, generator=torch.Generator().manual_seed(seed_of_data))
-    return lambda seed: at_the_foot(made(partial(Powers, width, depth, start), mse, (inputs, target * inputs), seed))
+    return cliff(lambda seed: made(partial(Powers, width, depth, start), mse, (inputs, target * inputs), seed))
 
 
 def walled(
@@ -151,9 +164,9 @@ def walled(
         def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
             return cross_entropy(outputs, targets) + wall(outputs.abs().amax() - edge)
 
-        return at_the_foot(Subject(found.model, loss_fn, found.batches, found.optimizer))
+        return Subject(found.model, loss_fn, found.batches, found.optimizer)
 
-    return subject
+    return cliff(subject)
 
 
 def exponential(build: Callable[[], nn.Module], log_target: float, seed_of_data: int) -> Build:
@@ -161,7 +174,7 @@ def exponential(build: Callable[[], nn.Module], log_target: float, seed_of_data:
     generator = torch.Generator().manual_seed(seed_of_data)
     inputs = torch.randn(512, 6, generator=generator)
     targets = torch.exp(log_target + 0.3 * inputs[:, :1])
-    return lambda seed: at_the_foot(made(build, lambda o, t: mse(torch.exp(o), t), (inputs, targets), seed))
+    return cliff(lambda seed: made(build, lambda o, t: mse(torch.exp(o), t), (inputs, targets), seed))
 
 
 VARIANTS: dict[str, dict[str, dict[str, Build]]] = {

@@ -100,7 +100,7 @@ def test_nothing_stands_in_the_way_of_a_healthy_run():
         ({"inputs": (Inputs("0", 2.0, 0.01, 0.9),)}, []),
         (
             {"condition_number": 1e6, "lambda_min": Eigenvalue(1e-5, 1e-7)},
-            [("ill_conditioned", "severe")],
+            [("ill_conditioned", "warning")],
         ),
         ({"condition_number": 1e6}, []),  # away from a minimum the smallest positive eigenvalue says nothing
         (

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # The rate over the limit. Training hovers about 1 (arXiv:2103.00065), and starts up to 4 and more come back by
 # themselves (the catapult of arXiv:2003.02218).
-_SEVERE_RATIO = 5.0
+_SEVERE_RATIO = 8.0
 _WARNING_RATIO = 2.5
 _INFO_RATIO = 0.8
 # What the next step must raise the loss by, as a share of it, for the limit to be more than an opinion.
