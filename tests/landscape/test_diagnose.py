@@ -147,6 +147,53 @@ def test_what_could_not_be_had_is_none_and_says_why():
             assert d.unavailable[name], name
 
 
+@pytest.mark.parametrize("budget", [10, 20, 40, 60])
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+def test_the_budget_is_kept_and_what_it_cost_is_said(budget, optimizer_class):
+    model, optimizer, loader = make_task(optimizer_class)
+    step_once(model, optimizer, loader)
+    d = cw.diagnose(model, F.cross_entropy, loader, optimizer=optimizer, budget=budget, start=model.state_dict())
+    assert 0 < d.spent <= budget
+    assert sum(d.settings["spent_on"].values()) == pytest.approx(d.spent)
+    assert d.gradient_norm > 0
+    missing = [name for name, value in vars(d).items() if value is None and name not in d.unavailable]
+    assert set(missing) <= {"noise_scale_std_error"}
+
+
+class OnlyOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+def test_without_second_derivatives_the_rest_is_measured():
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return OnlyOnce.apply(x)
+
+    model = nn.Sequential(nn.Linear(3, 4), Doubled(), nn.Linear(4, 1))
+    d = cw.diagnose(model, F.mse_loss, [(torch.randn(16, 3), torch.randn(16, 1))])
+    assert d.sharpness is None
+    assert "Doubled" in d.unavailable["sharpness"]
+    assert d.gradient_norm > 0
+    assert d.noise_scale is None or d.noise_scale > 0
+    assert d.layers
+
+
+def test_a_gradient_that_is_not_finite_is_said():
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    d = cw.diagnose(model, lambda o, t: (o - t).square().sum(1).sqrt().mean(), [(torch.ones(4, 2), torch.zeros(4, 1))])
+    assert d.sharpness is None
+    assert d.unavailable["sharpness"] == "the gradient is not finite"
+    json.dumps(d.to_dict(), allow_nan=False)
+
+
 def test_one_sample_has_no_noise_scale():
     model = nn.Linear(3, 1)
     d = cw.diagnose(model, F.mse_loss, [(torch.randn(1, 3), torch.randn(1, 1))])

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from cyclewise.landscape.objective import Objective
 
 
-def not_twice(objective: "Objective", index: int, error: RuntimeError) -> ArgumentError:
+class NotTwiceError(ArgumentError):
+    """The loss cannot be differentiated twice; the message names the module."""
+
+
+def not_twice(objective: "Objective", index: int, error: RuntimeError) -> NotTwiceError:
     """Return the error that names the module through which the loss of a batch cannot be differentiated twice.
 
     Args:
@@ -21,7 +25,7 @@ def not_twice(objective: "Objective", index: int, error: RuntimeError) -> Argume
         error: what torch said.
     """
     reason = str(error).splitlines()[0].rstrip(".")
-    return ArgumentError(
+    return NotTwiceError(
         f"model must be differentiable twice for its curvature, got {_culprit(objective, index)}: {reason}; "
         "exchange that part for one made of plain torch operations"
     )

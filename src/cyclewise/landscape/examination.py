@@ -1,7 +1,7 @@
 """The order of a diagnosis: what is cheap first, then the spectrum, then pictures, as far as the budget goes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from cyclewise.landscape.cliffs import descend, rates_around
 from cyclewise.landscape.costs import LOSS_COST
+from cyclewise.landscape.culprit import NotTwiceError
 from cyclewise.landscape.flow import gradient_flow
 from cyclewise.landscape.inputs import measure_inputs
 from cyclewise.landscape.journey import look_back, start_state
@@ -31,6 +32,13 @@ _USUAL_WEIGHT = 0.1
 _PLANE = 7
 # Nine losses, twice where there is batch norm, and a gradient.
 _JOURNEY_COST = 8.0
+# A point on a line: a loss and a gradient. And the fewest products that show both ends of a spectrum.
+_POINT_COST = LOSS_COST + 1.0
+_SPECTRUM_COST = 12.0
+_NEEDS_A_CURVATURE = (
+    "curvature_along_gradient", "best_step", "sharpness", "lambda_min", "trace", "condition_number", "stability_limit",
+    "taylor", "own_step", "density",
+)  # fmt: skip
 _NEEDS_A_LOSS = (
     "gradient_norm", "parameter_norm", "curvature_along_gradient", "best_step", "sharpness", "lambda_min", "trace",
     "condition_number", "noise_scale", "stability_limit", "taylor", "lr", "own_step", "signal", "flow_factor",
@@ -92,16 +100,47 @@ class Examination:
             self._noise()
         self.values["gradient_norm"] = float(gradient.double().norm())
         self._flow()
-        self._down_the_gradient(gradient)
-        self._own_step(gradient)
-        found = self._spectrum()
+        found = self._curvature(gradient)
         self._profiles(gradient, found)
         way = None
         if start is None:
             self.unavailable["journey"] = "no start was given"
-        else:
+        elif self._affords(_JOURNEY_COST, "journey"):
             way = self._journey(start_state(start, objective), gradient)
         self._plane(gradient, found, way)
+
+    def _curvature(self, gradient: Tensor) -> Spectrum | None:
+        """Measure what needs second derivatives; None where there are none, or the budget does not reach."""
+        if self._optimizer is not None:
+            self.values["lr"] = max(read_rates(self._optimizer))
+        else:
+            self.unavailable |= dict.fromkeys(("lr", "own_step", "stability_limit"), "no optimizer was given")
+        if not math.isfinite(self.values["gradient_norm"]):
+            self._lack(_NEEDS_A_CURVATURE, "the gradient is not finite")
+            return None
+        try:
+            product = self._along_the_gradient(gradient)
+            if not bool(torch.isfinite(product).all()):
+                self._lack(_NEEDS_A_CURVATURE, "the curvature is not finite")
+                return None
+            self._taylor(gradient, product)
+            self._own_step(gradient)
+            return self._spectrum()
+        except NotTwiceError as error:
+            self._lack(_NEEDS_A_CURVATURE, str(error))
+            return None
+
+    def _lack(self, names: Iterable[str], reason: str) -> None:
+        for name in names:
+            if self.values.get(name) is None:
+                self.values.pop(name, None)
+                self.unavailable.setdefault(name, reason)
+
+    def _affords(self, cost: float, *names: str) -> bool:
+        if self._budget - self._objective.cost >= cost:
+            return True
+        self._lack(names, "the budget was spent")
+        return False
 
     def _noise(self) -> None:
         noise = gradient_noise(self._objective)
@@ -146,28 +185,34 @@ class Examination:
         if found.reason is not None:
             self.unavailable["recurrences"] = found.reason.value
 
-    def _down_the_gradient(self, gradient: Tensor) -> None:
-        objective, norm = self._objective, self.values["gradient_norm"]
-        with self._charged("steps down the gradient"):
-            product = objective.product(gradient)
-            along = float(gradient.double() @ product.double())
+    def _along_the_gradient(self, gradient: Tensor) -> Tensor:
+        with self._charged("curvature along the gradient"):
+            product = self._objective.product(gradient)
+        along = float(gradient.double() @ product.double())
+        if math.isfinite(along):
             self.values["curvature_along_gradient"] = along
-            self.values["best_step"] = norm**2 / along if along > 0 else None
+            self.values["best_step"] = self.values["gradient_norm"] ** 2 / along if along > 0 else None
             if along <= 0:
                 self.unavailable["best_step"] = "the loss does not curve up along the gradient"
-            if not norm > _ALMOST_ZERO * abs(self.values["loss"]):
-                self.unavailable["taylor"] = "the gradient is zero"
-                return
-            rates = rates_around(norm, along, self.values["parameter_norm"])
-            self.values["taylor"] = descend(
-                objective, -gradient, rates, gradient=gradient, product=-product, loss=self.values["loss"]
-            )
+        return product
+
+    def _taylor(self, gradient: Tensor, product: Tensor) -> None:
+        norm = self.values["gradient_norm"]
+        if not norm > _ALMOST_ZERO * abs(self.values["loss"]):
+            self.unavailable["taylor"] = "the gradient is zero"
+            return
+        rates = rates_around(norm, self.values["curvature_along_gradient"], self.values["parameter_norm"])
+        if self._affords(len(rates) * _POINT_COST + _SPECTRUM_COST, "taylor"):
+            with self._charged("steps down the gradient"):
+                self.values["taylor"] = descend(
+                    self._objective, -gradient, rates, gradient=gradient, product=-product, loss=self.values["loss"]
+                )
 
     def _own_step(self, gradient: Tensor) -> None:
-        if self._optimizer is None:
-            self.unavailable["own_step"] = "no optimizer was given"
+        if self._optimizer is None or not self._affords(
+            len(FACTORS) * _POINT_COST + self._product_cost() + _SPECTRUM_COST, "own_step"
+        ):
             return
-        self.values["lr"] = max(read_rates(self._optimizer))
         try:
             move = displacement(self._objective, self._optimizer, gradient)
         except NoStepError as error:
@@ -183,11 +228,15 @@ class Examination:
 
     def _spectrum(self) -> Spectrum | None:
         objective = self._objective
+        if not self._affords(_SPECTRUM_COST, "sharpness", "lambda_min", "trace", "density", "condition_number",
+                             "stability_limit"):  # fmt: skip
+            return None
         # What divides by its own state feels another Hessian, whose largest eigenvalue takes products of its own.
         is_plain = self._optimizer is None or isinstance(self._optimizer, (SGD, VelocitySGD))
-        kept = self._pictures() + (0.0 if is_plain else _LIMIT_PRODUCTS * objective.product_cost())
+        kept = self._pictures() + (0.0 if is_plain else _LIMIT_PRODUCTS * self._product_cost())
         with self._charged("spectrum"):
-            found = spectrum(objective, budget=self._budget - objective.cost - kept, seed=self._seed)
+            left = self._budget - objective.cost
+            found = spectrum(objective, budget=min(left, max(_SPECTRUM_COST, left - kept)), seed=self._seed)
         self.values |= {
             "sharpness": Eigenvalue(found.largest.value, found.largest.residual),
             "lambda_min": Eigenvalue(found.smallest.value, found.smallest.residual),
@@ -199,12 +248,12 @@ class Examination:
         else:
             self.values["condition_number"] = found.condition.value
             self.values["condition_is_lower_bound"] = found.condition.is_lower_bound
-        self._limit(found)
+        self._limit(found, is_plain=is_plain)
         return found
 
-    def _limit(self, found: Spectrum) -> None:
-        if self._optimizer is None:
-            self.unavailable["stability_limit"] = "no optimizer was given"
+    def _limit(self, found: Spectrum, *, is_plain: bool) -> None:
+        least = 0.0 if is_plain else _FEWEST_PRODUCTS * self._product_cost()
+        if self._optimizer is None or not self._affords(least, "stability_limit"):
             return
         left = self._budget - self._objective.cost - self._pictures()
         with self._charged("stability limit"):
@@ -212,19 +261,24 @@ class Examination:
                 self._optimizer,
                 self._objective,
                 sharpness=found.largest,
-                max_products=max(_FEWEST_PRODUCTS, int(left / self._objective.product_cost())),
+                max_products=max(_FEWEST_PRODUCTS, int(left / self._product_cost())),
                 seed=self._seed,
             )
         self.values["stability_limit"] = limit.value
         if limit.reason is not None:
             self.unavailable["stability_limit"] = limit.reason.value
 
+    def _product_cost(self) -> float:
+        # Asking may build the graphs that the products then share.
+        with self._charged("spectrum"):
+            return self._objective.product_cost()
+
     def _pictures(self) -> float:
         """Return what the pictures will cost."""
         return (2 * len(_SHARES) + _PLANE**2) * LOSS_COST + (_JOURNEY_COST if self._has_start else 0.0)
 
     def _profiles(self, gradient: Tensor, found: Spectrum | None) -> None:
-        if found is None:
+        if found is None or not self._affords(2 * len(_SHARES) * LOSS_COST):
             return
         profiles = []
         with self._charged("loss along directions"):

@@ -58,7 +58,6 @@ class Signal:
         num_samples: in all batches.
         lowest_scale: the noise scale is at least this, by two standard errors; None where it is not known.
         highest_scale: and at most this; None where the gradient may as well be zero.
-        noise_curvature: mean of n'Hn over unit directions n of the batches' gradient noise; None if not measured.
     """
 
     squared_norm: float
@@ -69,7 +68,6 @@ class Signal:
     num_samples: int
     lowest_scale: float | None = None
     highest_scale: float | None = None
-    noise_curvature: float | None = None
 
 
 @dataclass(frozen=True)
