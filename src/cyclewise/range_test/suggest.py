@@ -23,8 +23,8 @@ _BANDWIDTH_DECADES = 0.15
 # A smoothed fall has to be this many standard errors deep to be called a fall.
 _FALL_IN_STANDARD_ERRORS = 4.0
 # The three constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else.
-_MARGIN_DECADES = 0.2
-_LAG_IN_MEMORIES = 1.0
+_MARGIN_DECADES = 0.16
+_LAG_IN_MEMORIES = 1.27
 _HALF_INTERVAL_DECADES = 0.35
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25

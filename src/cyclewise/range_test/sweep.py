@@ -26,11 +26,8 @@ _SECOND_LOW, _SECOND_HIGH = -3.0, -0.1
 _THIRD_LOW, _THIRD_HIGH = -0.9, 0.5
 # Decades, below the end of a second sweep that shows no valley.
 _BELOW_END = -1.0
-# Share of the last sweep's steps that cover its range; the others go on upwards while no valley lies behind, because a
-# slow sweep gets past rates that a fast one broke at.
-_WITHIN_RANGE = 0.8
 _GUESS = 1e-3
-# Shares of the third sweep's range after which the held-out batches are looked at.
+# Shares of the third sweep after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
 # The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
 _EARLY_LOOKS = (0.35, 0.7)
@@ -101,30 +98,13 @@ def sweep_rates(start_lr: float, end_lr: float, num_steps: int, sweep: str) -> l
     return [float(rate) for rate in np.geomspace(start_lr, end_lr, num_steps)]
 
 
-def last_rates(low: float, high: float, num_steps: int, highest: float) -> tuple[list[float], int]:
-    """Return the rates of the last sweep, and how many of them lie within its range.
-
-    They rise by one factor from `low` to `high`, and by the same factor beyond; closer together where that would pass
-    `highest`.
-
-    >>> last_rates(0.01, 1.0, 4, math.inf), last_rates(0.01, 1.0, 3, 1.0)
-    (([0.01, 0.1, 1.0, 10.0], 3), ([0.01, 0.1, 1.0], 3))
-    """
-    num_within = max(2, round(_WITHIN_RANGE * num_steps))
-    end = low * (high / low) ** ((num_steps - 1) / (num_within - 1))
-    if end <= highest:
-        return sweep_rates(low, end, num_steps, "exponential"), num_within
-    rates = sweep_rates(low, highest, num_steps, "exponential")
-    return rates, sum(rate <= high for rate in rates)
-
-
 def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     """Run the sweeps, at most `num_steps` updates in all."""
     seen = Sweeps(has_classes=trial.has_classes())
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
-    first, second, _ = shares(num_steps)
+    first, second, third = shares(num_steps)
     if limits.start_lr is None or limits.end_lr is None:
         first -= 1
         found = _first_range(trial, limits)
@@ -145,7 +125,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
         rates = sweep_rates(low, high, second, "exponential")
-        _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley_from=0)
+        _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley=True)
         floor_low, floor_high = _floor(seen.curves[-1], seen.stop_reasons[-1])
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
@@ -153,8 +133,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     trial.reset()
     trial.compares_targets = True
     # What the others left over, too.
-    rates, num_within = last_rates(low, high, num_steps - trial.num_updates, limits.end_lr or math.inf)
-    _run(trial, rates, seen, bar, looks=seen.looks, look_at=_LOOKS, ends_past_valley_from=num_within)
+    third = num_steps - trial.num_updates
+    _run(trial, sweep_rates(low, high, third, "exponential"), seen, bar, looks=seen.looks, look_at=_LOOKS)
     seen.gaps = trial.gaps
     return seen
 
@@ -187,13 +167,13 @@ def _run(
     *,
     looks: list[HeldOut] | None = None,
     look_at: Sequence[float] = (),
-    ends_past_valley_from: int | None = None,
+    ends_past_valley: bool = False,
 ) -> None:
     lrs: list[float] = []
     losses: list[float] = []
     watch = Divergence()
     stop_reason = StopReason.COMPLETED
-    stops = {round(share * (ends_past_valley_from or len(rates))) for share in look_at}
+    stops = {round(share * len(rates)) for share in look_at}
     for i, rate in enumerate(rates):
         if looks is not None and trial.held_out and i in stops:
             looks.append(trial.look())
@@ -211,8 +191,7 @@ def _run(
         if i == 0 and trial.has_zero_gradient():
             seen.refusal = Refusal.ZERO_GRADIENT
             break
-        looks_back = ends_past_valley_from is not None and i >= ends_past_valley_from
-        if watch.update(loss) or (looks_back and suggest.is_past_valley(np.array(lrs), np.array(losses))):
+        if watch.update(loss) or (ends_past_valley and suggest.is_past_valley(np.array(lrs), np.array(losses))):
             stop_reason = StopReason.DIVERGED
             break
     seen.curves.append(Curve(np.array(lrs), np.array(losses)))
