@@ -20,9 +20,9 @@ Matvec = Callable[[Tensor], Tensor]
 
 # Below this many rounding errors of the largest entry, what is left of a new vector is rounding.
 _NOISE = 100.0
-# A Ritz value that moved by less than its tolerance over this many steps, and says so by its residual, has converged.
-_NUM_SETTLED = 2
 _FEWEST_STEPS = 4
+# The history of a Ritz value says something of its error from here on.
+_FEWEST_FOR_HISTORY = 16
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,14 @@ class Settled:
             allowed = self._tolerance * abs(float(values[end]))
             if end == 0 and self._floor is not None:
                 allowed = max(allowed, self._floor * scale)
-            moved = abs(self._seen[-1][place] - self._seen[-1 - _NUM_SETTLED][place])
-            if moved > allowed or estimated_error(values, residuals, end) > allowed:
+            # Where eigenvalues lie dense up to the end, the error falls with the square of the number of steps: it is a
+            # third of what the latter half of the steps has brought. It falls faster everywhere else.
+            moved = abs(self._seen[-1][place] - self._seen[len(self._seen) // 2 - 1][place])
+            just_moved = abs(self._seen[-1][place] - self._seen[-3][place])
+            error = estimated_error(values, residuals, end)
+            if len(self._seen) >= _FEWEST_FOR_HISTORY:
+                error = min(error, 0.5 * moved)
+            if just_moved > allowed or error > allowed:
                 return False
         return True
 

@@ -22,7 +22,7 @@ _FEWEST_STEPS = 24
 # dense up to the ends; then many share in the sum of |lambda|, and its error is small with few probes.
 _LANCZOS_SHARE = 0.8
 _TOLERANCE = 0.005
-_FLOOR = 2.5e-4
+_FLOOR = 5e-4
 # The trace's standard error that is aimed at, as a fraction of the sum of |lambda|; half of what is promised.
 _TRACE_ERROR = 0.025
 _MOST_BASIS_BYTES = 2 * 2**30

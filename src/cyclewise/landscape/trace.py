@@ -28,6 +28,8 @@ Numbers = NDArray[np.float64]
 _STUDENT = (235.8, 19.21, 9.219, 6.620, 5.507, 4.904, 4.530, 4.277, 4.094, 3.957, 3.850, 3.764, 3.694, 3.636, 3.586)
 # Probes are drawn in batches of this size, and the spread is looked at after each.
 _NUM_AT_ONCE = 8
+# Plain Hutchinson goes on where it promises an error of at most this many times the wanted one.
+_ENOUGH = 1.6
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,7 @@ class Trace:
 
     Attributes:
         value: the estimate.
-        std_error: its standard error, widened as Student's t asks for few probes: three of them cover 99.7 %. 0.0 where
-            the trace is exact.
+        std_error: its standard error, rather too large than too small; 0.0 where the trace is exact.
         num_probes: random vectors behind it; 0 where it is exact.
     """
 
@@ -64,20 +65,32 @@ def trace(
     if left == 0:
         return Trace(exact, 0.0, 0), 0
     sketch = _Sketch(matvec, known.basis, generator)
-    spent = 0
-    best = Trace(exact, math.inf, 0)
-    while spent < num_products:
-        count = min(_NUM_AT_ONCE, num_products - spent, left - sketch.num_probes)
+    spent = min(_NUM_AT_ONCE, num_products, left)
+    sketch.draw(spent)
+    best = _plain(exact, sketch)
+    takes_range = False
+    while best.std_error > wanted_error and sketch.num_probes <= left:
+        # Errors fall with the root of the number of probes: where that is too slow, the range of their images is taken.
+        # The smallest of several errors, estimates themselves, would be too small; so one method at a time is asked.
+        takes_range = (
+            takes_range or sketch.num_probes * best.std_error**2 > num_products * (_ENOUGH * wanted_error) ** 2
+        )
+        if takes_range and num_products - spent >= sketch.num_open > 0:
+            spent += sketch.close()
+            if sketch.num_probes == left:  # the probes' images span all there is
+                return Trace(exact + sketch.xtrace()[0], 0.0, left), spent
+            best = _taken(exact, sketch)
+            continue
+        room = (num_products - spent) // (2 if takes_range else 1)
+        count = min(_NUM_AT_ONCE, room, left - sketch.num_probes)
+        if count <= 0:
+            break
         sketch.draw(count)
         spent += count
-        best = min(best, _summary(exact, sketch.hutchinson(), sketch.num_probes), key=_error)
-        if best.std_error <= wanted_error or num_products - spent < sketch.num_open:
-            break
-        spent += sketch.close()
-        best = min(best, _summary(exact, sketch.xtrace(), sketch.num_probes), key=_error)
-        if best.std_error <= wanted_error or sketch.num_probes == left:
-            break
-    return best, spent
+        if not takes_range:
+            best = _plain(exact, sketch)
+    plain = _plain(exact, sketch)
+    return (plain if plain.std_error < best.std_error else best), spent
 
 
 class _Sketch:
@@ -130,11 +143,21 @@ class _Sketch:
         return count
 
     def hutchinson(self) -> tuple[float, float]:
-        """Return the trace of B and its standard error, from the quadratic forms of independent probes."""
+        """Return the trace of B and its standard error, from the quadratic forms of independent probes.
+
+        Their variance is ``2 |B|_F^2``, less what the sphere takes, and ``|B omega|^2`` has the mean ``|B|_F^2``. That
+        is known much better than the spread of a few quadratic forms, which are skewed: where they happen to be small,
+        their spread is too.
+        """
         pairs = zip(self._probes, self._images, strict=True)
-        estimates = np.array([float((probe @ image).double()) for probe, image in pairs])
-        error = float(estimates.std(ddof=1)) / math.sqrt(len(estimates)) if len(estimates) > 1 else math.inf
-        return float(estimates.mean()), error
+        forms = np.array([float((probe @ image).double()) for probe, image in pairs])
+        squares = np.array([float(image.double().square().sum()) for image in self._images])
+        mean, count, size = float(forms.mean()), len(forms), self._left
+        squared_norm = float(squares.mean())
+        if count > 1:
+            squared_norm += float(squares.std(ddof=1)) / math.sqrt(count)
+        variance = 2.0 * size / (size + 2.0) * max(squared_norm - mean**2 / size, 0.0)
+        return mean, math.sqrt(variance / count)
 
     def xtrace(self) -> tuple[float, float]:
         """Return the trace of B and its standard error, from what each probe sees outside of the others' images.
@@ -185,15 +208,16 @@ def _xtrace(h: Numbers, r: Numbers, w: Numbers, quadratic: Numbers, size: int) -
     return float((inside + outside * scale).mean())
 
 
-def _summary(exact: float, estimate: tuple[float, float], num_probes: int) -> Trace:
-    value, error = estimate
-    freedom = num_probes - 1
+def _plain(exact: float, sketch: _Sketch) -> Trace:
+    value, error = sketch.hutchinson()
+    return Trace(exact + value, error, sketch.num_probes)
+
+
+def _taken(exact: float, sketch: _Sketch) -> Trace:
+    value, error = sketch.xtrace()
+    freedom = sketch.num_probes - 1
     widening = (_STUDENT[freedom - 1] if 0 < freedom <= len(_STUDENT) else 3.0 + 9.0 / max(freedom, 1)) / 3.0
-    return Trace(exact + value, error * widening, num_probes)
-
-
-def _error(trace: Trace) -> float:
-    return trace.std_error
+    return Trace(exact + value, error * widening, sketch.num_probes)
 
 
 def _numbers(tensor: Tensor) -> Numbers:
