@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser release-check bench bench-training bench-lr bench-lr-test docs clean
+.PHONY: help demo test check lint types unit test-browser release-check bench bench-training bench-lr bench-lr-test bench-diagnosis docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -66,6 +66,9 @@ bench-lr: $(VENV)/.dev ## regret, interval and refusals of lr_find on the develo
 
 bench-lr-test: $(VENV)/.dev ## the same on the test tasks; every look is written down
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.regret test --num-steps 100 50 300 --with-length
+
+bench-diagnosis: $(VENV)/.dev ## findings on planted troubles and healthy runs, development half
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.run development
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
