@@ -31,11 +31,12 @@ def not_twice(objective: "Objective", index: int, error: RuntimeError) -> NotTwi
     )
 
 
-def check_graph(gradients: Sequence[Tensor]) -> None:
-    """Raise RuntimeError where a gradient went through an operation whose backward pass is once differentiable.
+def nodes_of(gradients: Sequence[Tensor]) -> list[Any]:
+    """Return the nodes of the graph behind some gradients.
 
-    Torch leaves a node there that raises; but as it is on no path to a parameter, a second derivative would pass it by
-    and be wrong.
+    Raises:
+        RuntimeError: one of them stands for a backward pass that is once differentiable. Torch leaves a node there that
+            raises; but as it is on no path to a parameter, a second derivative would pass it by and be wrong.
     """
     seen: set[Any] = set()
     pending: list[Any] = [gradient.grad_fn for gradient in gradients if gradient.grad_fn is not None]
@@ -47,6 +48,7 @@ def check_graph(gradients: Sequence[Tensor]) -> None:
         if node.name().endswith("::Error"):
             raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
         pending.extend(following for following, _ in node.next_functions if following is not None)
+    return list(seen)
 
 
 def _culprit(objective: "Objective", index: int) -> str:
@@ -79,7 +81,7 @@ def _is_differentiable_twice(sources: list[Any], output: Any) -> bool:
     try:
         value = torch.stack([o.square().sum() for o in outputs]).sum()
         gradient = torch.autograd.grad(value, sources, create_graph=True, materialize_grads=True)
-        check_graph(gradient)
+        nodes_of(gradient)
         curved = [g for g in gradient if g.requires_grad]
         if curved:
             torch.autograd.grad(curved, sources, [torch.ones_like(g) for g in curved], materialize_grads=True)

@@ -19,14 +19,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from cyclewise.landscape.costs import BLOCK_COST, BUILD_COST, FORWARD_COST, KEPT_COST, LOSS_COST, REVERSE_COST
-from cyclewise.landscape.culprit import check_graph, not_twice
+from cyclewise.landscape.costs import BLOCK_COST, BUILD_COST, FORWARD_COST, KEPT_COST, REVERSE_COST
+from cyclewise.landscape.culprit import nodes_of, not_twice
 
 if TYPE_CHECKING:
     from cyclewise.landscape.objective import Objective
 
-# The graph of the gradient holds twice the bytes that the forward pass keeps: 1.5 to 2.2 were measured.
-_GRAPH_FACTOR = 2.2
 # Products at once win while the graphs are this small: above, single products keep their data in the cache. Measured on
 # MLPs of 227 numbers on one CPU core; a GPU is not full before.
 _MOST_BLOCK_BYTES = 2**18
@@ -42,14 +40,15 @@ class Gradient:
 
     values: tuple[Tensor, ...]
     edges: tuple[GradientEdge, ...]
+    nodes: tuple[Any, ...]
 
     @classmethod
     def of(cls, loss: Tensor, parameters: Sequence[Tensor]) -> "Gradient":
         """Return the gradient of `loss`."""
         with _second_derivatives():
             values = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-            check_graph(values)
-        return cls(values, tuple(map(get_gradient_edge, parameters)))
+            nodes = nodes_of(values)
+        return cls(values, tuple(map(get_gradient_edge, parameters)), tuple(nodes))
 
     def product(self, vector: Sequence[Tensor], *, is_kept: bool, is_batched: bool = False) -> list[Tensor]:
         """Return H v, shaped like the parameters; with a further first dimension for a batch of vectors."""
@@ -166,9 +165,10 @@ class Products:
         if self._refusal is not None:
             raise self._refusal
         objective.cost += (REVERSE_COST if gradient is None else KEPT_COST) / objective.num_batches
-        with objective.still(index, twice=True):
-            if gradient is not None:
+        if gradient is not None:
+            with objective.still(index):
                 return gradient.product(parts, is_kept=True)
+        with objective.still(index, twice=True):
             return reverse_over_reverse(objective.batch_loss(index), objective.parameters, parts)
 
     def _refuse(self, error: "_NoSecondDerivativeError") -> None:
@@ -180,23 +180,24 @@ class Products:
         if index in self._kept:
             return self._kept[index]
         objective = self._objective
-        if self._refusal is not None:
-            return None
-        if self._graph_bytes is None:
-            with objective.still(index, twice=True), counted_bytes(objective.model) as count:
-                objective.batch_loss(index)
-            objective.cost += LOSS_COST / objective.num_batches
-            self._graph_bytes = _GRAPH_FACTOR * count()
-        if (len(self._kept) + 1) * self._graph_bytes > self._room:
+        does_not_fit = self._graph_bytes is not None and (len(self._kept) + 1) * self._graph_bytes > self._room
+        if self._refusal is not None or does_not_fit:
             return None
         objective.cost += BUILD_COST / objective.num_batches
         with objective.still(index, twice=True):
             loss = objective.batch_loss(index)
             try:
-                self._kept[index] = Gradient.of(loss, objective.parameters)
+                gradient = Gradient.of(loss, objective.parameters)
             except _NoSecondDerivativeError as error:
                 self._refuse(error)
-        return self._kept.get(index)
+                return None
+        if self._graph_bytes is None:
+            # One graph fits into memory if a product can be made at all. The others are taken to be as large.
+            self._graph_bytes = float(kept_bytes(gradient, objective.model))
+            if self._graph_bytes > self._room:
+                return None
+        self._kept[index] = gradient
+        return gradient
 
 
 def reverse_over_reverse(loss: Tensor, parameters: Sequence[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -228,20 +229,23 @@ def forward_over_reverse(
     return [torch.zeros_like(v) if t is None else t for t, v in zip(tangents, vector, strict=True)]
 
 
-@contextmanager
-def counted_bytes(module: nn.Module) -> Iterator[Callable[[], int]]:
-    """Count the bytes that a forward pass in the block keeps for its backward pass; the module's own not."""
+def kept_bytes(gradient: Gradient, module: nn.Module) -> int:
+    """Return the bytes that the graph of a gradient keeps alive, each storage once, the module's own left out."""
     present = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    names: dict[type, list[str]] = {}
     sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in present:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield lambda: sum(sizes.values())
+    for node in gradient.nodes:
+        kind = type(node)
+        if kind not in names:
+            names[kind] = [name for name in dir(kind) if name.startswith("_saved_")] or ["saved_tensors"]
+        for name in names[kind]:
+            saved = getattr(node, name, None)
+            for tensor in saved if isinstance(saved, tuple) else (saved,):
+                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                    storage = tensor.untyped_storage()
+                    if storage.data_ptr() not in present:
+                        sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
 
 
 class _NoSecondDerivativeError(RuntimeError):

@@ -1,0 +1,313 @@
+"""What Hessian products, the sharpness and the spectral density cost, here and in PyHessian and curvlinops, in one run.
+
+    OMP_NUM_THREADS=1 python benchmarks/hessian.py [--rounds 7]
+
+On one thread, in turns, the figures being medians over the rounds:
+
+- products: each form of `landscape/hvp.py`, curvlinops' and PyHessian's, in gradient evaluations (forward and backward
+  over the same batch), on networks of five kinds; building a graph to keep is given apart;
+- sharpness: seconds until the largest eigenvalue is right to 1 %. Ours stops by itself. PyHessian is timed twice: as it
+  stops by itself (tol=1e-3), and with the fewest iterations that reach 1 %, which nobody could know beforehand;
+- density: earth mover's distance to the exact density, as a fraction of the range, and seconds, at 40 Lanczos steps for
+  both, on networks small enough for the dense Hessian; curvlinops finds the boundaries of the spectrum before.
+
+PyHessian's own density fails on today's torch. Networks are trained for 40 steps first, for the sharpness also for 400,
+and batch norm normalises by its running statistics, as PyHessian has it. The peers want an environment of their own:
+
+    pip install pyhessian curvlinops-for-pytorch
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cyclewise.landscape.density import quadrature
+from cyclewise.landscape.hvp import Gradient, forward_over_reverse, reverse_over_reverse
+from cyclewise.landscape.lanczos import lanczos, random_start
+from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.spectrum import sharpness
+
+sys.path.insert(0, str(Path(__file__).parent))
+from recording import record
+
+CLASSES = 10
+ACCURACY = 0.01
+STEPS = 40
+
+
+class Transformer(nn.Module):
+    """Two encoder layers that read 32 of 100 tokens and name a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, 64)
+        layer = nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the scores of the classes."""
+        return self.head(self.encoder(self.embedding(tokens)).mean(1))
+
+
+def convolutions(normalised: bool) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 16, 1), (16, 32, 2), (32, 32, 2)):
+        layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride))
+        layers += [nn.BatchNorm2d(outputs), nn.GELU()] if normalised else [nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 64, CLASSES))
+
+
+def labels(inputs: Tensor) -> Tensor:
+    """Classes that can be learned from the inputs: which tenth of a random projection they fall into."""
+    flat = inputs.flatten(1).float()
+    scores = flat @ torch.randn(flat.shape[1], 1)
+    ranks = scores.flatten().argsort().argsort()
+    return ranks * CLASSES // len(ranks)
+
+
+def network(name: str, num_steps: int = 40) -> tuple[nn.Module, Any]:
+    """Return a network after some steps of training, in eval mode, and its batch."""
+    torch.manual_seed(0)
+    if name == "tiny perceptron":
+        model: nn.Module = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, CLASSES))
+        inputs = torch.randn(64, 10)
+    elif name == "perceptron":
+        model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, CLASSES))
+        inputs = torch.randn(256, 784)
+    elif name.startswith("convolutions"):
+        model, inputs = convolutions("batch norm" in name), torch.randn(64, 3, 32, 32)
+    elif name == "transformer":
+        model, inputs = Transformer(), torch.randint(100, (32, 32))
+    else:
+        model = nn.Sequential(nn.Linear(20, 40), nn.GELU(), nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, CLASSES))
+        inputs = torch.randn(200, 20)
+    targets = labels(inputs)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model.eval(), (inputs, targets)
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def in_turns(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each, after one run that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for round_ in range(rounds + 1):
+        for name, function in functions.items():
+            took = seconds(function)
+            if round_:
+                times[name].append(took)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def products(name: str, rounds: int) -> dict[str, float]:
+    """Return the cost of one product in each form, in gradient evaluations."""
+    from curvlinops import HessianLinearOperator
+    from pyhessian.utils import hessian_vector_product
+
+    model, batch = network(name)
+    objective = Objective(model, F.cross_entropy, [batch])
+    vector = torch.randn(objective.num_parameters)
+    parts, parameters = objective.split(vector), objective.parameters
+
+    def loss() -> Tensor:
+        return objective.batch_loss(0)
+
+    kept = Gradient.of(loss(), parameters)
+    operator = HessianLinearOperator(model, nn.CrossEntropyLoss(), parameters, [batch], check_deterministic=False)
+    functions: dict[str, Callable[[], Any]] = {
+        "gradient": lambda: torch.autograd.grad(loss(), parameters),
+        "kept graph": lambda: kept.product(parts, is_kept=True),
+        "building it": lambda: Gradient.of(loss(), parameters),
+        "reverse over reverse": lambda: reverse_over_reverse(loss(), parameters, parts),
+        "forward over reverse": lambda: forward_over_reverse(model, loss, objective.named, parts),
+        "as called": lambda: objective.product(vector),
+        "PyHessian": lambda: hessian_vector_product(kept.values, parameters, parts),
+        "curvlinops": lambda: operator @ vector,
+    }
+    expected = objective.product(vector)
+    for form in ("kept graph", "reverse over reverse", "forward over reverse"):
+        assert torch.allclose(objective.flatten(functions[form]()), expected, rtol=1e-3, atol=1e-5)
+    times = in_turns(functions, 3 * rounds)
+    gradient = times.pop("gradient")
+    return {"gradient_seconds": gradient, **{form: took / gradient for form, took in times.items()}}
+
+
+def top(objective: Objective) -> float:
+    """Return the largest eigenvalue, far closer than anybody is asked for."""
+    start = random_start(
+        objective.num_parameters, dtype=objective.dtype, device=objective.device,
+        generator=torch.Generator().manual_seed(99),
+    )  # fmt: skip
+    return lanczos(objective.product, start, num_steps=min(80, objective.num_parameters)).pair(-1).value
+
+
+def power_iteration(model: nn.Module, batches: list[Any], seed: int, **settings: Any) -> float:
+    """Return PyHessian's largest eigenvalue from building its object on; one batch has its graph kept, as it does."""
+    from pyhessian import hessian
+
+    torch.manual_seed(seed)
+    data = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
+    value = hessian(model, nn.CrossEntropyLoss(), cuda=False, **data).eigenvalues(top_n=1, **settings)[0][0]
+    model.zero_grad()
+    return float(value)
+
+
+def ours(model: nn.Module, batches: list[Any], seed: int) -> float:
+    """Return our largest eigenvalue, from building its objective on."""
+    return sharpness(Objective(model, F.cross_entropy, batches), tolerance=ACCURACY, seed=seed).value
+
+
+def fewest_iterations(model: nn.Module, batches: list[Any], seed: int, truth: float) -> int:
+    """Return how many power iterations reach the accuracy, found by bisection as the estimate only improves."""
+    low, high = 1, 2
+    while abs(power_iteration(model, batches, seed, maxIter=high, tol=0.0) / truth - 1.0) > ACCURACY and high < 512:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        reaches = abs(power_iteration(model, batches, seed, maxIter=middle, tol=0.0) / truth - 1.0) <= ACCURACY
+        low, high = (low, middle) if reaches else (middle, high)
+    return high
+
+
+def compare_sharpness(name: str, num_steps: int, num_batches: int, rounds: int) -> dict[str, Any]:
+    """Return seconds, products and errors of the largest eigenvalue, medians over as many starts as rounds."""
+    model, (inputs, targets) = network(name, num_steps)
+    batches = list(zip(inputs.chunk(num_batches), targets.chunk(num_batches), strict=True))
+    truth = top(Objective(model, F.cross_entropy, batches))
+    rows: dict[str, list[tuple[float, float, float]]] = {"cyclewise": [], "PyHessian": [], "PyHessian, fewest": []}
+    for seed in range(rounds + 1):
+        count = fewest_iterations(model, batches, seed, truth)
+        timed = {
+            "cyclewise": partial(ours, model, batches, seed),
+            "PyHessian": partial(power_iteration, model, batches, seed),
+            "PyHessian, fewest": partial(power_iteration, model, batches, seed, maxIter=count, tol=0.0),
+        }
+        for who, function in timed.items():
+            start = time.perf_counter()
+            value = function()
+            took = time.perf_counter() - start
+            if seed:  # the first round warms up
+                rows[who].append((took, abs(value / truth - 1.0), count if who.endswith("fewest") else 0.0))
+    medians = {who: statistics.median(row[0] for row in row_list) for who, row_list in rows.items()}
+    return {
+        "truth": truth,
+        "seconds": medians,
+        "largest_error": {who: max(row[1] for row in row_list) for who, row_list in rows.items()},
+        "fewest_iterations": statistics.median(row[2] for row in rows["PyHessian, fewest"]),
+        "ratio": medians["cyclewise"] / medians["PyHessian"],
+        "ratio_to_fewest": medians["cyclewise"] / medians["PyHessian, fewest"],
+    }
+
+
+def distance(places: Any, masses: Any, eigenvalues: Any) -> float:
+    """Return the earth mover's distance of point masses to eigenvalues, as a fraction of the range."""
+    order = np.argsort(places)
+    places, masses = np.asarray(places)[order], np.asarray(masses)[order]
+    joint = np.sort(np.r_[places, eigenvalues])
+    ours = np.r_[0.0, np.cumsum(masses)][np.searchsorted(places, joint, side="right")]
+    theirs = np.searchsorted(np.sort(eigenvalues), joint, side="right") / len(eigenvalues)
+    return float((np.abs(ours - theirs)[:-1] * np.diff(joint)).sum() / (eigenvalues.max() - eigenvalues.min()))
+
+
+def compare_density(name: str, rounds: int) -> dict[str, Any]:
+    """Return seconds and distances of the density, medians over as many starts as rounds."""
+    from curvlinops import HessianLinearOperator, lanczos_approximate_spectrum
+
+    model, batch = network(name)
+    exact = Objective(model, F.cross_entropy, [batch], dtype=torch.float64)
+    hessian = exact.products(torch.eye(exact.num_parameters, dtype=torch.float64))
+    eigenvalues = torch.linalg.eigvalsh((hessian + hessian.T) / 2.0).numpy()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rows: dict[str, list[tuple[float, float]]] = {"cyclewise": [], "curvlinops": []}
+    for seed in range(rounds + 1):
+        masses: dict[str, tuple[Any, Any]] = {}
+
+        def ours(seed: int = seed, masses: dict[str, tuple[Any, Any]] = masses) -> None:
+            objective = Objective(model, F.cross_entropy, [batch])
+            start = random_start(
+                objective.num_parameters, dtype=objective.dtype, device=objective.device,
+                generator=torch.Generator().manual_seed(seed),
+            )  # fmt: skip
+            found = quadrature([lanczos(objective.product, start, num_steps=STEPS)])
+            masses["cyclewise"] = found.nodes, found.weights
+
+        def theirs(seed: int = seed, masses: dict[str, tuple[Any, Any]] = masses) -> None:
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            operator = HessianLinearOperator(
+                model, nn.CrossEntropyLoss(), parameters, [batch], check_deterministic=False
+            )
+            grid, density = lanczos_approximate_spectrum(operator, STEPS, num_points=4096, kappa=30.0)
+            density = density.double().clamp(min=0.0)
+            masses["curvlinops"] = grid.double().numpy(), (density / density.sum()).numpy()
+
+        for who, function in {"cyclewise": ours, "curvlinops": theirs}.items():
+            took = seconds(function)
+            if seed:
+                rows[who].append((took, distance(*masses[who], eigenvalues)))
+    return {
+        "numbers": len(eigenvalues),
+        "seconds": {who: statistics.median(row[0] for row in row_list) for who, row_list in rows.items()},
+        "distance": {who: statistics.median(row[1] for row in row_list) for who, row_list in rows.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    names = ["tiny perceptron", "perceptron", "convolutions", "convolutions, batch norm", "transformer"]
+    result: dict[str, Any] = {"products": {}, "sharpness": {}, "density": {}}
+    with sdpa_kernel(SDPBackend.MATH):
+        for name in names:
+            result["products"][name] = products(name, rounds)
+            print(name, {form: round(cost, 3) for form, cost in result["products"][name].items()}, flush=True)
+        forms = list(result["products"][names[0]])[1:]
+        result["geometric_means"] = {
+            form: math.exp(statistics.mean(math.log(result["products"][name][form]) for name in names))
+            for form in forms
+        }
+        print({form: round(cost, 2) for form, cost in result["geometric_means"].items()}, flush=True)
+        for name in names:
+            for num_steps in (40, 400):
+                for num_batches in (1, 4):
+                    found = compare_sharpness(name, num_steps, num_batches, rounds)
+                    result["sharpness"][f"{name}, {num_steps} steps, {num_batches} batches"] = found
+                    print(name, num_steps, num_batches, found, flush=True)
+        for ratio in ("ratio", "ratio_to_fewest"):
+            logs = [math.log(found[ratio]) for found in result["sharpness"].values()]
+            result[f"sharpness_{ratio}"] = math.exp(statistics.mean(logs))
+            print(ratio, result[f"sharpness_{ratio}"], flush=True)
+        for name in ("tiny perceptron", "small perceptron"):
+            result["density"][name] = compare_density(name, rounds)
+            print(name, result["density"][name], flush=True)
+    record("hessian", result)
+
+
+if __name__ == "__main__":
+    main()
