@@ -22,7 +22,7 @@ Matvec = Callable[[Tensor], Tensor]
 _NOISE = 100.0
 _FEWEST_STEPS = 4
 # Times the error aimed at, a residual may be before it is taken for the error.
-_CLUSTER = 3.0
+_CLUSTER = 1.0
 # The history of a Ritz value says something of its error from here on.
 _FEWEST_FOR_HISTORY = 16
 
@@ -201,7 +201,7 @@ def estimated_error(values: NDArray[np.float64], residuals: NDArray[np.float64],
 
 def random_start(size: int, *, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
     """Return a vector of independent normal numbers, the same on every device, [size]."""
-    return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).to(device)
+    return torch.randn(size, generator=generator, dtype=dtype).to(device)
 
 
 def _condense(basis: Tensor, projected: NDArray[np.float64], size: int, coupling: float) -> int:
