@@ -9,7 +9,7 @@ and test tasks, at the best rates that its oracle grids know; see :mod:`benchmar
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.diagnosis import planted, planted_depth, planted_rates
+from benchmarks.diagnosis import planted, planted_depth, planted_rates, planted_saddles
 from benchmarks.diagnosis.subjects import Subject
 
 SEEDS = {"development": (0, 1), "test": (10, 11)}
@@ -51,7 +51,11 @@ class Case:
 
 def cases(half: str) -> list[Case]:
     """Return the planted troubles of one half, "development" or "test"."""
-    variants = {**planted.VARIANTS[half], **planted_depth.VARIANTS[half], **planted_rates.VARIANTS[half]}
+    variants = {
+        trouble: of_trouble
+        for module in (planted, planted_saddles, planted_depth, planted_rates)
+        for trouble, of_trouble in module.VARIANTS[half].items()
+    }
     return [
         Case(trouble, variant, seed, build)
         for trouble in RIGHT

@@ -7,7 +7,7 @@ numbers (a NumPy or 0-d tensor scalar is accepted), so that frozen records compa
 import math
 import numbers
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CyclewiseError
@@ -68,6 +68,15 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], what: str, *,
     """Raise :class:`ArgumentTypeError` unless `value` is an instance of `kind`."""
     if not isinstance(value, kind):
         raise ArgumentTypeError(f"{name} must be {what}, got {describe(value)}; {way_out}")
+
+
+def check_record(values: Mapping[str, Any], record: str, version: int) -> None:
+    """Raise :class:`ArgumentError` unless `values` are what the ``to_dict`` of this record and version returned."""
+    if values.get("record") != record or values.get("version") != version:
+        raise ArgumentError(
+            f"values must describe a {record} of version {version}, got record={values.get('record')!r}, "
+            f"version={values.get('version')!r}; pass what to_dict() returned"
+        )
 
 
 def describe(value: Any) -> str:

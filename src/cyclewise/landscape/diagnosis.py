@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cyclewise._validation import check_record
 from cyclewise.drawing import Section
-from cyclewise.errors import ArgumentError
 from cyclewise.landscape.findings import Finding
 
 if TYPE_CHECKING:
@@ -151,11 +151,7 @@ class Diagnosis:
         """
         from cyclewise.landscape.measurements import from_json
 
-        if values.get("record") != "Diagnosis" or values.get("version") != _VERSION:
-            raise ArgumentError(
-                f"values must describe a Diagnosis of version {_VERSION}, got record={values.get('record')!r}, "
-                f"version={values.get('version')!r}; pass what to_dict() returned"
-            )
+        check_record(values, "Diagnosis", _VERSION)
         fields = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
         fields["findings"] = tuple(Finding.from_dict(finding) for finding in fields["findings"])

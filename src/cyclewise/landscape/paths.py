@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from cyclewise._validation import describe, instance, whole
+from cyclewise._validation import check_record, describe, instance, whole
 from cyclewise.drawing import Chart, Line, Mark, Section
-from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.line import check_same_shapes, losses_on_line, state_of
 from cyclewise.landscape.objective import listed
 from cyclewise.state import preserve
@@ -106,11 +106,7 @@ class Barrier:
         Raises:
             ArgumentError: the values describe no barrier of this version.
         """
-        if values.get("record") != "Barrier" or values.get("version") != _VERSION:
-            raise ArgumentError(
-                f"values must describe a Barrier of version {_VERSION}, got record={values.get('record')!r}, "
-                f"version={values.get('version')!r}; pass what to_dict() returned"
-            )
+        check_record(values, "Barrier", _VERSION)
         losses = tuple(math.inf if loss is None else loss for loss in values["losses"])
         return cls(
             positions=tuple(values["positions"]),

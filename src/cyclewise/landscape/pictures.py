@@ -25,6 +25,9 @@ def section(diagnosis: "Diagnosis") -> Section:
     tables.append(_numbers(diagnosis))
     if diagnosis.taylor is not None:
         tables.append(_taylor_table(diagnosis.taylor))
+    if spent_on := diagnosis.settings.get("spent_on"):
+        rows = [[what, f"{cost:.1f}"] for what, cost in spent_on.items()]
+        tables.append(Table(["measurement", "gradient evaluations"], rows, caption="What it cost"))
     if diagnosis.unavailable:
         rows = [[name, reason] for name, reason in diagnosis.unavailable.items()]
         tables.append(Table(["not measured", "why"], rows, caption="What could not be had"))
@@ -33,7 +36,7 @@ def section(diagnosis: "Diagnosis") -> Section:
         conclusion=_conclusion(diagnosis),
         charts=charts(diagnosis),
         tables=tables,
-        settings={name: str(value) for name, value in diagnosis.settings.items()},
+        settings={name: str(value) for name, value in diagnosis.settings.items() if name != "spent_on"},
     )
 
 
@@ -122,8 +125,10 @@ def _numbers(diagnosis: "Diagnosis") -> Table:
 
 
 def _taylor_table(taylor: Descent) -> Table:
+    # At twice the best step the prediction is zero but for rounding.
+    rounding = 1e-12 * max(map(abs, taylor.predicted), default=0.0)
     rows = [
-        [_text(rate), _text(predicted), _text(actual)]
+        [_text(rate), _text(0.0 if abs(predicted) <= rounding else predicted), _text(actual)]
         for rate, predicted, actual in zip(taylor.factors, taylor.predicted, taylor.actual, strict=True)
     ]
     return Table(

@@ -55,19 +55,7 @@ class LoopWatch:
     after the (last) backward pass, before clipping and ``optimizer.step()``. It then sees the weights, the rate and the
     gradient of one and the same step.
 
-    Args:
-        every: steps between two measurements of gradient norm and update ratio.
-        noise_every: steps between two of the gradient noise, each a forward and a backward pass; "auto": as often as
-            a tenth of `most_fraction` allows, every 1200 steps by default; None: never.
-        sharpness_every: steps between two of the sharpness, each `num_products` Hessian products; "auto": as often as
-            0.3 of `most_fraction` allows, every 3000 steps by default; None: never. To see the edge of stability in a
-            short run pass a number such as 20, and pay for it.
-        num_products: Hessian products per sharpness, at least 2.
-        most_fraction: the part of the training time that the intervals left to "auto" are chosen for, by counted
-            passes and products, not by the clock.
-
-    Raises:
-        ArgumentError: an argument has an impossible value.
+    The public name is :class:`cyclewise.Watch`, a watch and a callback in one; it documents the arguments.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cyclewise._validation import check_record
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
 
@@ -184,11 +185,7 @@ class Watched:
         Raises:
             ArgumentError: the values describe no such record of this version.
         """
-        if values.get("record") != "Watched" or values.get("version") != _VERSION:
-            raise ArgumentError(
-                f"values must describe a Watched of version {_VERSION}, got record={values.get('record')!r}, "
-                f"version={values.get('version')!r}; pass what to_dict() returned"
-            )
+        check_record(values, "Watched", _VERSION)
         columns = {
             name: np.array([math.nan if value is None else value for value in values[name]], dtype=np.float64)
             for name in COLUMNS

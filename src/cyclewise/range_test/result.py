@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise._validation import one_of, whole
+from cyclewise._validation import check_record, one_of, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
-from cyclewise.errors import ArgumentError, SuggestionError
+from cyclewise.errors import SuggestionError
 from cyclewise.policies import OneCycle
 from cyclewise.range_test import suggest
 
@@ -272,11 +272,7 @@ class RangeTest:
         Raises:
             ArgumentError: the values describe no range test of this version.
         """
-        if values.get("record") != "RangeTest" or values.get("version") != _VERSION:
-            raise ArgumentError(
-                f"values must describe a RangeTest of version {_VERSION}, got record={values.get('record')!r}, "
-                f"version={values.get('version')!r}; pass what to_dict() returned"
-            )
+        check_record(values, "RangeTest", _VERSION)
         return cls(
             curve=Curve.from_dict(values["curve"]),
             close_ups=tuple(Curve.from_dict(curve) for curve in values["close_ups"]),

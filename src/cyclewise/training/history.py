@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclewise._validation import check_record
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
 from cyclewise.landscape import Watched
@@ -161,11 +162,7 @@ class History:
         Raises:
             ArgumentError: the values describe no history of this version.
         """
-        if values.get("record") != "History" or values.get("version") != _VERSION:
-            raise ArgumentError(
-                f"values must describe a History of version {_VERSION}, got record={values.get('record')!r}, "
-                f"version={values.get('version')!r}; pass what to_dict() returned"
-            )
+        check_record(values, "History", _VERSION)
         return cls(
             lr=_array(values["lr"]),
             momentum=_array(values["momentum"]),
