@@ -6,6 +6,7 @@ On one thread, in turns, the figures being medians over the rounds:
 
 - products: each form of `landscape/hvp.py`, curvlinops' and PyHessian's, in gradient evaluations (forward and backward
   over the same batch), on networks of five kinds; building a graph to keep is given apart;
+- columns: one column of the dense Hessian of a model of a few hundred numbers, all columns being made at once;
 - sharpness: seconds until the largest eigenvalue is right to 1 %. Ours stops by itself, asked for 1 %. PyHessian is
   timed twice: as it stops by itself (tol=1e-3, its default; at 1e-2 it is off by more than 1 % nearly always), and with
   the fewest iterations that reach 1 % from that start, which nobody could know beforehand;
@@ -159,6 +160,17 @@ def products(name: str, rounds: int) -> dict[str, float]:
     return {"gradient_seconds": gradient, **{form: took / gradient for form, took in times.items()}}
 
 
+def columns(widths: tuple[int, int, int], num_batches: int, rounds: int) -> dict[str, float]:
+    """Return what a column of the dense Hessian costs in gradient evaluations, all columns made at once."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(*widths[:2]), nn.Tanh(), nn.Linear(*widths[1:]))
+    batches = [(torch.randn(64, widths[0]), torch.randn(64, widths[2])) for _ in range(num_batches)]
+    objective = Objective(model, F.mse_loss, batches)
+    size = objective.num_parameters
+    times = in_turns({"gradient": objective.gradient, "all": lambda: objective.products(torch.eye(size))}, 3 * rounds)
+    return {"numbers": size, "batches": num_batches, "column": times["all"] / size / times["gradient"]}
+
+
 def top(objective: Objective) -> float:
     """Return the largest eigenvalue, far closer than anybody is asked for."""
     start = random_start(
@@ -289,7 +301,11 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     names = ["tiny perceptron", "perceptron", "convolutions", "convolutions, batch norm", "transformer"]
-    result: dict[str, Any] = {"products": {}, "sharpness": {}, "density": {}}
+    result: dict[str, Any] = {"products": {}, "columns": [], "sharpness": {}, "density": {}}
+    for widths in ((8, 8, 1), (8, 16, 1), (8, 40, 1), (10, 16, 10)):
+        for num_batches in (1, 4):
+            result["columns"].append(columns(widths, num_batches, rounds))
+            print("column of a dense Hessian", result["columns"][-1], flush=True)
     with sdpa_kernel(SDPBackend.MATH):
         for name in names:
             result["products"][name] = products(name, rounds)

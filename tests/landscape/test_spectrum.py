@@ -70,8 +70,8 @@ def network(kind):
     if kind == "mlp":
         return nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, 15), nn.GELU(), nn.Linear(15, 4))
     return nn.Sequential(
-        nn.Unflatten(1, (1, 2, 5)), nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(),
-        nn.Linear(80, 4),
+        nn.Unflatten(1, (1, 2, 5)), nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.GELU(), nn.Flatten(),
+        nn.Linear(160, 4),
     )  # fmt: skip
 
 
@@ -89,6 +89,16 @@ def test_networks_against_the_dense_hessian_in_float64(kind):
     assert found.trace.std_error <= 0.05 * np.abs(eigenvalues).sum()
     assert abs(found.trace.value - eigenvalues.sum()) <= 3 * found.trace.std_error
     assert distance(found.density.nodes, found.density.weights, eigenvalues) <= 0.03
+
+
+def test_a_network_of_a_few_hundred_numbers_is_done_exactly_at_the_default_budget():
+    model = nn.Sequential(nn.Linear(10, 25), nn.Tanh(), nn.Linear(25, 8))
+    objective = Objective(model, F.cross_entropy, [(torch.randn(64, 10), torch.randint(8, (64,))) for _ in range(4)])
+    assert objective.num_parameters == 483
+    found = spectrum(objective)
+    assert found.is_exact
+    assert found.trace.std_error == 0.0
+    assert objective.cost <= 150.0
 
 
 def test_same_seed_same_bits():
