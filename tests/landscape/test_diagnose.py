@@ -246,6 +246,25 @@ def test_the_way_from_the_start_is_looked_at():
     assert d.plane.path[-1] == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(("noise", "kinds"), [(0.02, []), (8.0, ["saddle"])])
+def test_the_same_gradient_on_negative_curvature_is_a_saddles_only_within_its_noise(noise, kinds):
+    class Place(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([0.0, 0.0, 10.0]))
+
+        def forward(self, pull):
+            move = self.weight - torch.tensor([0.0, 0.0, 10.0])
+            return 1.0 + 0.5 * (move**2 @ torch.tensor([4.0, -1.0, 1.0])) - pull @ move
+
+    generator = torch.Generator().manual_seed(0)
+    scatter = torch.randn(256, 3, generator=generator)
+    pull = torch.tensor([0.3, 0.0, 0.0]) + noise * (scatter - scatter.mean(0))
+    d = cw.diagnose(Place(), lambda outputs, _: outputs.mean(), [(pull, torch.zeros(256))])
+    assert d.gradient_norm == pytest.approx(0.3, rel=1e-4)
+    assert [f.kind for f in d.findings if f.kind != "noise_dominated"] == kinds
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

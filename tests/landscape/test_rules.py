@@ -138,6 +138,49 @@ def test_negative_curvature_alone_is_no_saddle():
     assert found(condition_number=None, **flat) == []
 
 
+# Along its negative curvature the loss falls by 0.5 within 1, and the gradient (norm 0.2) offers a hundredth of that.
+ON_A_SADDLE = {
+    "gradient_norm": 0.2,
+    "taylor": line(actual=(-0.004, -0.005)),
+    "profiles": (Profile("smallest curvature", (-1.0, 0.0, 1.0), (0.5, 1.0, 0.5)),),
+}
+
+
+@pytest.mark.parametrize(
+    ("signal", "expected"),
+    [
+        # The same place, the same gradient: its own noise decides.
+        (Signal(-0.01, 0.02, 12.8, 0.2, 32.0, 256), [("saddle", "severe")]),
+        (Signal(0.0399, 0.001, 0.0256, 0.01, 32.0, 256), []),
+        # Twenty times as long as its noise: a standard error that is as large because the gradient is says nothing.
+        (Signal(0.0399, 0.03, 0.0256, 0.01, 32.0, 256), []),
+        # Shorter than twice its noise, but of many directions, so that its squared norm is known to be above zero.
+        (Signal(0.03, 0.002, 2.56, 0.11, 32.0, 256), []),
+        (Signal(0.03, None, 2.56, 0.11, 32.0, 64), [("saddle", "severe")]),  # two parts know no standard error
+        (None, []),  # without its noise only a gradient that is all but zero can tell
+    ],
+)
+def test_the_gradients_own_noise_decides_on_a_saddle(signal, expected):
+    kinds = [(kind, severity) for kind, severity in found(signal=signal, **ON_A_SADDLE) if kind != "noise_dominated"]
+    assert kinds == expected
+
+
+@pytest.mark.parametrize(("gradient_norm", "is_saddle"), [(0.024, True), (0.026, False)])
+@pytest.mark.parametrize("signal", [None, Signal(1e-4, 1e-6, 1e-6, 1e-4, 32.0, 256)])
+def test_without_noise_a_gradient_short_beside_the_slope_on_the_way_down_is_a_saddles(gradient_norm, is_saddle, signal):
+    kinds = found(signal=signal, **{**ON_A_SADDLE, "gradient_norm": gradient_norm})
+    assert kinds == ([("saddle", "severe")] if is_saddle else [])
+
+
+def test_a_saddle_says_what_its_gradient_was_held_against():
+    within = judge(healthy(signal=Signal(-0.01, 0.02, 12.8, 0.2, 32.0, 256), **ON_A_SADDLE))[0]
+    assert "the gradient is within its own noise" in within.summary
+    assert "norm 0.2; its noise alone 0.2" in within.evidence
+    zero = judge(healthy(signal=None, **{**ON_A_SADDLE, "gradient_norm": 1e-3}))[0]
+    assert "the gradient is all but zero" in zero.summary
+    assert "norm 0.001; its noise alone not known" in zero.evidence
+
+
 def test_a_hump_on_the_way_from_the_start():
     journey = Journey(9.0, 1.0, (0.0, 0.5, 1.0), (2.0, 5.0, 1.0), 3.5, 0.1, 0.1, 95.0, 90.0, 1.0)
     (finding,) = judge(healthy(journey=journey))

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
 _STD_ERRORS = 2.0
 
-# A saddle: the fall along negative curvature as a share of the loss, and how much of it the gradient offers as well.
+# A saddle: the fall along negative curvature as a share of the loss, how much of it the gradient offers too, and the
+# gradient as a share of the slope on the way down, below which it is all but zero whatever its noise. In the
+# development cases it is below 0.01 on saddles whose gradient is more than noise, and above 1 on healthy runs.
 _SADDLE_FALL = 0.05
 _SEVERE_SADDLE_FALL = 0.3
 _SADDLE_SHARE = 0.1
+_SADDLE_SLOPE = 0.05
 _RESIDUALS = 3.0
 
 # A plateau: what a step as long as the parameters would change by slope, and by curvature, as shares of the loss.
@@ -46,9 +49,10 @@ def saddle(d: "Diagnosis") -> Finding | None:
     profile = d.profile("smallest curvature")
     if d.lambda_min is None or profile is None or d.lambda_min.value >= -_RESIDUALS * d.lambda_min.residual:
         return None
-    if plateau(d) is not None:
+    if d.gradient_norm is None or plateau(d) is not None:
         return None
-    fall = d.loss - min((loss for loss in profile.losses if math.isfinite(loss)), default=d.loss)
+    lowest = min(range(len(profile.losses)), key=lambda i: _or_infinite(profile.losses[i]))
+    fall, distance = d.loss - _or_infinite(profile.losses[lowest]), abs(profile.distances[lowest])
     share = fall / abs(d.loss) if d.loss else 0.0
     if share < _SADDLE_FALL:
         return None
@@ -57,15 +61,23 @@ def saddle(d: "Diagnosis") -> Finding | None:
         offered = max(0.0, -min((change for change in d.taylor.actual if math.isfinite(change)), default=0.0))
     if offered > _SADDLE_SHARE * fall:
         return None
-    place = profile.distances[min(range(len(profile.losses)), key=lambda i: _or_infinite(profile.losses[i]))]
+    # The gradient's own noise decides; where there is next to none, near a saddle a gradient is short beside the slope
+    # that waits on the way down.
+    slope = fall / distance if distance else 0.0
+    if _is_within_noise(d):
+        gradient = "is within its own noise"
+    elif d.gradient_norm <= _SADDLE_SLOPE * slope:
+        gradient = "is all but zero"
+    else:
+        return None
     return Finding(
         "saddle",
         "severe" if share >= _SEVERE_SADDLE_FALL else "warning",
-        "This is a saddle: the gradient is all but zero, while the loss falls along a direction that curves down, by "
+        f"This is a saddle: the gradient {gradient}, while the loss falls along a direction that curves down, by "
         f"{fall:.2g}.",
         f"smallest eigenvalue {d.lambda_min.value:.3g} ± {d.lambda_min.residual:.1g}; along it the loss falls from "
-        f"{d.loss:.4g} to {d.loss - fall:.4g} within {abs(place):.2g}, down the gradient (norm {d.gradient_norm:.2g}"
-        f"{_noise_text(d)}) by {offered:.2g}",
+        f"{d.loss:.4g} to {d.loss - fall:.4g} within {distance:.2g}, by {slope:.2g} per unit, down the gradient (norm "
+        f"{d.gradient_norm:.2g}; its noise alone {_noise_text(d)}) by {offered:.2g}",
         f"Raise the rate or start a cycle: leaving takes about {_steps_to_leave(d, fall)} at the present rate, in "
         "proportion to its inverse. Where all weights are equal or zero, draw them at random.",
     )
@@ -199,8 +211,22 @@ def _steps_to_leave(d: "Diagnosis", fall: float) -> str:
     return f"{steps:.2g} steps"
 
 
+def _is_within_noise(d: "Diagnosis") -> bool:
+    """Return whether nothing tells the gradient from zero: it is not known to be longer than its noise makes it.
+
+    Two tests, which both have to find nothing. The standard error of the squared norm is too large where the gradient
+    is long, as most of it then comes from the product of the two; the length of the noise is too lenient a measure
+    where it is spread over many directions.
+    """
+    signal = d.signal
+    if signal is None or d.gradient_norm is None:
+        return False
+    is_as_short = d.gradient_norm <= _STD_ERRORS * signal.noise_norm
+    return is_as_short and (signal.std_error is None or signal.squared_norm <= _STD_ERRORS * signal.std_error)
+
+
 def _noise_text(d: "Diagnosis") -> str:
-    return "" if d.signal is None else f", of which its noise alone makes {d.signal.noise_norm:.2g}"
+    return "not known" if d.signal is None else f"{d.signal.noise_norm:.2g}"
 
 
 def _plus_minus(error: float | None) -> str:
