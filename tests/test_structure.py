@@ -22,6 +22,7 @@ LAYERS = {
     "progress": 0,
     "ranks": 0,
     "clipping": 1,
+    "engines": 1,
     "param_groups": 1,
     "migration": 1,
     "mismatch": 1,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         PolicyError,
         SuggestionError,
+        WorkerError,
     )
     from cyclewise.landscape import Barrier, Diagnosis, Finding, Watched, barrier, diagnose
     from cyclewise.migration import migrate
@@ -109,6 +110,7 @@ _HOMES = {
     "Snapshots": "training",
     "StopReason": "range_test",
     "SuggestionError": "errors",
+    "WorkerError": "errors",
     "ThreePhaseOneCycle": "policies",
     "Together": "policies",
     "Track": "training",
@@ -180,6 +182,7 @@ __all__ = [  # noqa: RUF022 - plainly sorted
     "Watch",
     "Watched",
     "WeightAverage",
+    "WorkerError",
     "accuracy",
     "barrier",
     "calibration_error",

@@ -8,6 +8,7 @@ Each class also inherits the built-in that a caller would expect, so ``except Va
     │   └── SuggestionError                there is no learning rate to give; the message says why
     ├── ArgumentTypeError (TypeError)      an argument is of a kind that cannot work
     ├── DivergedError (ArithmeticError)    the training loss stopped being finite
+    ├── WorkerError (RuntimeError)         a worker process died or could not be started
     ├── CheckpointError (RuntimeError)     a checkpoint is damaged, foreign or cannot be written
     └── MissingExtraError (ImportError)    an optional dependency is missing; the message says how to install it
 
@@ -64,6 +65,10 @@ class DivergedError(CyclewiseError, ArithmeticError):
 
 class CheckpointError(CyclewiseError, RuntimeError):
     """A checkpoint is damaged, foreign, or cannot be written."""
+
+
+class WorkerError(CyclewiseError, RuntimeError):
+    """A worker process died or could not be started; the message says how, and the way out."""
 
 
 class MissingExtraError(CyclewiseError, ImportError):
