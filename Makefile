@@ -50,6 +50,7 @@ docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation ane
 	$(BIN)/python docs/pictures/readme.py
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/range_test.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.understanding
 
 bench: $(VENV)/.dev ## benchmarks that take a minute; results go to benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduler_step.py

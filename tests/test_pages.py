@@ -1,35 +1,47 @@
-"""The pages' blocks run in order, in an empty folder, with warnings as errors."""
+"""The pages' blocks run in order, in an empty folder, with warnings as errors, and print what stands under them."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs"
+WITH_OUTPUT = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+END = "--- end of block ---"
 
 
 def blocks_of(page):
     return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
+def run(program, folder, *filters):
+    command = [sys.executable, "-W", "error", *filters, "-c", program]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", ["understanding-learning-rates.md", "explanation/conditioning.md"])
+def test_every_block_prints_what_stands_under_it(page, tmp_path):
+    text = (DOCS / page).read_text()
+    blocks = WITH_OUTPUT.findall(text)
+    assert len(blocks) == text.count("```python")
+    printed = run("\n".join(f"{code}\nprint({END!r})" for code, _ in blocks), tmp_path)
+    assert printed.split(f"{END}\n")[:-1] == [output for _, output in blocks]
+
+
 def test_the_blocks_of_the_training_page_run(tmp_path):
     program = "\n".join([*blocks_of("training.md"), 'print(scores["accuracy"], tuple(outputs.shape))'])
-    filters = ["-W", "error", "-W", "ignore:there is no complete checkpoint"]
-    result = subprocess.run(
-        [sys.executable, *filters, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=100
-    )
-    assert result.returncode == 0, result.stderr
-    accuracy, shape = result.stdout.splitlines()[-1].split(" ", 1)
+    printed = run(program, tmp_path, "-W", "ignore:there is no complete checkpoint")
+    accuracy, shape = printed.splitlines()[-1].split(" ", 1)
     assert float(accuracy) > 0.9
     assert shape == "(5, 10)"
     assert (tmp_path / "report.html").exists()
 
 
 def test_the_blocks_of_the_diagnosis_page_run(tmp_path):
-    program = "\n".join([*blocks_of("diagnosis.md"), "print(diagnosis.findings[0].kind)"])
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=100
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "unstable_step"
+    printed = run("\n".join([*blocks_of("diagnosis.md"), "print(diagnosis.findings[0].kind)"]), tmp_path)
+    assert printed.splitlines()[-1] == "unstable_step"
     assert (tmp_path / "diagnosis.html").exists()
