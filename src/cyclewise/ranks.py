@@ -1,8 +1,12 @@
 """The ranks of a distributed run: one decision for all of them. Does nothing in a run of one process."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def is_distributed() -> bool:
@@ -27,6 +31,35 @@ def mean_over_ranks(values: Sequence[float], device: torch.device | None = None)
     mean = torch.tensor(list(values), dtype=torch.float32, device=device)
     torch.distributed.all_reduce(mean)
     return [float(value) for value in mean / torch.distributed.get_world_size()]
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Add up a tensor over all ranks, in place, and return it.
+
+    Args:
+        tensor: of the same shape on every rank, on the rank's own device.
+
+    Example:
+        >>> sum_over_ranks(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if is_distributed():
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def gathered(item: Item) -> list[Item]:
+    """Return what each rank has, in the order of the ranks; small things only, as they are pickled.
+
+    Example:
+        >>> gathered("mine")
+        ['mine']
+    """
+    if not is_distributed():
+        return [item]
+    items: list[Item] = [item] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(items, item)
+    return items
 
 
 def least_over_ranks(value: int, device: torch.device | None = None) -> int:

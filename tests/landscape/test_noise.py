@@ -287,3 +287,19 @@ def test_batches_of_every_kind_are_split():
     assert [count for _, count in parts_of(nested, 2)] == [2, 2]
     assert batch_size((torch.zeros(3), torch.zeros(4))) is None
     assert parts_of((torch.zeros(1), torch.zeros(1)), 2) is None
+
+
+def test_a_part_that_does_not_run_leaves_dropouts_masks_as_they_are():
+    class Wary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 32), nn.Dropout(0.5), nn.Linear(32, 1))
+
+        def forward(self, x):
+            if len(x) < 8:
+                raise RuntimeError("too small a batch")
+            return self.layers(x)
+
+    objective = Objective(Wary(), F.mse_loss, [(torch.randn(8, 3), torch.randn(8, 1)) for _ in range(2)])
+    assert gradient_noise(objective).num_parts == 2
+    assert objective.loss() == objective.loss()

@@ -78,7 +78,7 @@ def diagnose(
         spent=objective.cost,
         settings={
             "optimizer": None if optimizer is None else type(optimizer).__name__,
-            "num_batches": objective.num_batches,
+            "num_batches": objective.num_all_batches,
             "seed": int(seed),
             "budget": int(budget),
             "spent_on": dict(examination.spent_on),

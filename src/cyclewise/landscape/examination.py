@@ -158,7 +158,7 @@ class Examination:
             std_error=noise.signal_std_error,
             variance=noise.variance,
             noise_norm=noise.noise_norm,
-            batch_size=noise.num_samples / self._objective.num_batches,
+            batch_size=noise.num_samples / self._objective.num_all_batches,
             num_samples=noise.num_samples,
             lowest_scale=low,
             highest_scale=high,
@@ -345,5 +345,6 @@ class Examination:
         before = self._objective.cost
         try:
             yield
+            self._objective.agree_on_cost()
         finally:
             self.spent_on[what] = self.spent_on.get(what, 0.0) + self._objective.cost - before

@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.origins import Kind, channels_of, origin_of
+from cyclewise.ranks import gathered, sum_over_ranks
 
 # Of the layer's own scale: less is rounding.
 _CONSTANT = 1e-5
@@ -91,7 +92,7 @@ class GradientFlow:
 
 
 def gradient_flow(objective: Objective) -> GradientFlow:
-    """Measure gradients and activations by layer; costs 1 gradient evaluation.
+    """Measure gradients and activations by layer, over all ranks' batches; costs 1 gradient evaluation.
 
     Example:
         >>> layers = [nn.Linear(4, 4, bias=False) for _ in range(5)]
@@ -113,12 +114,12 @@ def gradient_flow(objective: Objective) -> GradientFlow:
             total += objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
         last = order[-1] if order else last
         objective.cost += 1.0 / objective.num_batches
-    ratios = _weight_ratios(objective, total / objective.num_batches)
-    layers = [item.record(name, ratios.get(name), objective.num_batches) for name, item in seen.items() if item.entered]
+    num_batches = objective.num_all_batches
+    ratios = _weight_ratios(objective, sum_over_ranks(total) / num_batches)
+    seen, last = _merged(gathered((seen, last)))
+    layers = [item.record(name, ratios.get(name), num_batches) for name, item in seen.items() if item.entered]
     if last and seen[last].left:
-        layers.append(
-            LayerFlow("output", seen[last].output_norm(objective.num_batches), seen[last].output_activation())
-        )
+        layers.append(LayerFlow("output", seen[last].output_norm(num_batches), seen[last].output_activation()))
     factor, error = _per_layer([layer.gradient_norm for layer in layers])
     norms = [layer.gradient_norm for layer in layers]
     own_ratios = tuple((name, ratios[name]) for name in seen if name in ratios)
@@ -219,13 +220,45 @@ class _Seen:
     def _spread(self, rows: Tensor) -> None:
         self.num_rows += len(rows)
         self.scale = max(self.scale, float(rows.abs().max()))
-        low, high = rows.amin(0), rows.amax(0)
+        self._widen(rows.amin(0).cpu(), rows.amax(0).cpu())
+
+    def add(self, other: "_Seen") -> None:
+        """Add what another rank has seen of the same layer."""
+        self.entered |= other.entered
+        self.left |= other.left
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.kind = other.kind if self.kind is None else self.kind
+        self.scale = max(self.scale, other.scale)
+        self.uneven |= other.uneven
+        if other.low is not None and other.high is not None:
+            self._widen(other.low, other.high)
+
+    def _widen(self, low: Tensor, high: Tensor) -> None:
         if self.low is None or self.high is None:
             self.low, self.high = low, high
         elif self.low.shape != low.shape:
             self.uneven = True
         else:
             self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+
+
+_SUMS = (
+    "gradient", "output_gradient", "squares", "num_values", "output_squares", "num_output_values", "num_rows",
+    "saturated", "num_saturable",
+)  # fmt: skip
+
+
+def _merged(ranks: Sequence[tuple[dict[str, _Seen], str]]) -> tuple[dict[str, _Seen], str]:
+    """Return what all ranks have seen together, in the order of the first one's layers, and the last layer."""
+    merged: dict[str, _Seen] = {}
+    for seen, _ in ranks:
+        for name, item in seen.items():
+            if name in merged:
+                merged[name].add(item)
+            else:
+                merged[name] = item
+    return merged, ranks[0][1]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cyclewise.landscape.noise import Moments, moments_of
+from cyclewise.landscape.moments import Moments, moments_of
 from cyclewise.landscape.parts import batch_size, parts_of
 from cyclewise.state import preserve
 from cyclewise.stepping import Step

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from cyclewise.landscape.costs import LOSS_COST
 from cyclewise.landscape.measurements import Inputs
 from cyclewise.landscape.objective import Objective
+from cyclewise.ranks import gathered
 
 
 def measure_inputs(objective: Objective) -> tuple[Inputs, ...]:
@@ -81,8 +82,13 @@ class _Sums:
         )
 
     def records(self) -> tuple[Inputs, ...]:
+        sums: dict[str, tuple[Tensor, Tensor, int]] = {}
+        for of_rank in gathered({name: (a.cpu(), b.cpu(), n) for name, (a, b, n) in self._sums.items()}):
+            for name, own in of_rank.items():
+                before = sums.get(name)
+                sums[name] = own if before is None else (before[0] + own[0], before[1] + own[1], before[2] + own[2])
         records = []
-        for name, (total, squares, count) in self._sums.items():
+        for name, (total, squares, count) in sums.items():
             squares = squares / count
             top = int(squares.argmax())
             largest = float(squares[top])

@@ -20,6 +20,7 @@ from cyclewise.landscape.line import State, check_same_shapes, load, losses_on_l
 from cyclewise.landscape.objective import LOSS_COST, Objective
 from cyclewise.landscape.paths import read, std_error
 from cyclewise.landscape.stillness import converted
+from cyclewise.ranks import gathered
 from cyclewise.state import preserve
 
 
@@ -77,8 +78,8 @@ def look_back(
     """Compare the model with what it was when training began.
 
     The loss on the line is that of :func:`~cyclewise.landscape.paths.barrier`: eval mode, batch norm's statistics
-    gathered anew. It costs a third of a gradient evaluation for each point, twice that with batch norm, and one more
-    for the gradient at the start.
+    gathered anew, on each rank of a distributed run from its own batches. It costs a third of a gradient evaluation for
+    each point, twice that with batch norm, and one more for the gradient at the start.
 
     Args:
         objective: the mean loss over the batches, at the present point.
@@ -109,7 +110,8 @@ def look_back(
     own_dtype = objective.parameters[0].dtype
     batches = [converted(batch, own_dtype if own_dtype.is_floating_point else None) for batch in objective.batches]
     with preserve(model, objective.loss_fn):
-        rows = losses_on_line(model, objective.loss_fn, batches, first, now, positions)
+        own = losses_on_line(model, objective.loss_fn, batches, first, now, positions)
+        rows = [[loss for of_rank in ranks for loss in of_rank] for ranks in zip(*gathered(own), strict=True)]
         has_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
         objective.cost += LOSS_COST * num_points * (2 if has_norms else 1)
         load(model, first)

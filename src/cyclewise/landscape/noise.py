@@ -14,24 +14,26 @@ uncertain, so that comes with it, and an interval.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cyclewise.errors import ArgumentError
+from cyclewise.landscape.moments import STD_ERRORS, Moments, Products, fieller, moments_of
 from cyclewise.landscape.objective import LOSS_COST, Objective
 from cyclewise.landscape.parts import batch_size, parts_of
+from cyclewise.ranks import gathered, sum_over_ranks
 from cyclewise.stepping import batch_loss
 
 # Enough for a standard error, few enough that small parts do not waste the machine.
 _NUM_PARTS = 8
-_FEWEST_FOR_ERROR = 3
 _BYTES = 8
-_STD_ERRORS = 2.0
 
 
 class NoNoise(Enum):
@@ -111,22 +113,7 @@ class GradientNoise:
             return True
         if self.signal is None or self.signal_std_error is None:
             return None
-        return self.signal < _STD_ERRORS * self.signal_std_error
-
-
-@dataclass(frozen=True)
-class Moments:
-    """|G|^2 and tr S with their covariance over repetitions: what the gradients of K parts say.
-
-    Attributes:
-        signal: |G|^2, unbiased.
-        variance: tr S, unbiased.
-        covariance: of (signal, variance), 2 x 2, by the jackknife; None for fewer than three parts.
-    """
-
-    signal: float
-    variance: float
-    covariance: tuple[tuple[float, float], tuple[float, float]] | None
+        return self.signal < STD_ERRORS * self.signal_std_error
 
 
 def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> GradientNoise:
@@ -134,7 +121,7 @@ def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> Grad
 
     Batches are the parts where there are at least `num_parts` of them (neighbours are added up where there are many
     more), otherwise each batch is split, so one batch is enough. Dropout's noise counts, as it does in training: each
-    part draws masks of its own. In a distributed run the samples are those of this rank.
+    part draws masks of its own. In a distributed run the samples are those of all ranks.
 
     Args:
         objective: the mean loss over the batches.
@@ -149,18 +136,18 @@ def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> Grad
         >>> round(noise.variance, 4), round(noise.signal, 4), round(noise.noise_scale, 4)  # 8 / 3, 16 - 2 / 3
         (2.6667, 15.3333, 0.1739)
     """
-    sizes = [batch_size(batch) for batch in objective.batches]
+    sizes = [size for of_rank in gathered([batch_size(batch) for batch in objective.batches]) for size in of_rank]
     num_parts = max(2, min(num_parts, objective.most_bytes // (2 * _BYTES * objective.num_parameters)))
-    num_splits = max(1, math.ceil(num_parts / objective.num_batches))
-    gathered = None
+    num_splits = max(1, math.ceil(num_parts / objective.num_all_batches))
+    found = None
     if num_splits > 1 and all(size is not None and size > 1 for size in sizes):
-        gathered = _split_gradients(objective, num_splits)
-    if gathered is None:
-        gathered = _batch_gradients(objective, num_parts)
-    gradients, counts, gradient = gathered
+        found = _split_gradients(objective, num_splits, [min(num_splits, size or 1) for size in sizes])
+    if found is None:
+        found = _batch_gradients(objective, num_parts, [size or 1 for size in sizes])
+    gradients, counts, gradient = found
     norm = float(gradient.double().norm())
     known = [size for size in sizes if size is not None]
-    reason = _refusal(objective, gradients, known)
+    reason = _refusal(gradients, known, num_batches=len(sizes))
     if reason is not None:
         num_samples = sum(known) if len(known) == len(sizes) else None
         return GradientNoise(None, None, None, reason, None, None, None, None, norm, None, 0.0, num_samples, None,
@@ -194,73 +181,11 @@ def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> Grad
     )
 
 
-def moments_of(gradients: Tensor, counts: Sequence[int]) -> Moments:
-    """Return |G|^2 and tr S, unbiased, from the gradients of K parts ([K, P]) of `counts` samples each.
-
-    Raises:
-        ArgumentError: there are fewer than two parts.
-
-    Example:
-        >>> moments = moments_of(torch.tensor([[1.0], [3.0]]), [1, 1])
-        >>> moments.signal, moments.variance  # the unbiased estimate of |G|^2 is the product of the two
-        (3.0, 2.0)
-    """
-    if len(gradients) < 2:
-        raise ArgumentError(f"gradients must be those of at least two parts, got {len(gradients)}; split the batch")
-    products = _Products.of(gradients, counts)
-    signal, variance = products.unbiased(torch.arange(len(counts)))
-    if len(counts) < _FEWEST_FOR_ERROR:
-        return Moments(signal, variance, None)
-    left_out = torch.tensor(
-        [products.unbiased(torch.tensor([i for i in range(len(counts)) if i != k])) for k in range(len(counts))],
-        dtype=torch.float64,
-    )
-    deviations = left_out - left_out.mean(0)
-    covariance = (len(counts) - 1) / len(counts) * deviations.T @ deviations
-    (a, b), (c, d) = covariance.tolist()
-    return Moments(signal, variance, ((a, b), (c, d)))
-
-
-@dataclass(frozen=True)
-class _Products:
-    """Inner products of the parts' gradients: all that is asked of them, so that the jackknife is cheap.
-
-    They are those of the deviations from the mean, because the noise may be far smaller than the gradient.
-    """
-
-    sizes: Tensor
-    squared_mean: Tensor
-    with_mean: Tensor
-    between: Tensor
-
-    @classmethod
-    def of(cls, gradients: Tensor, counts: Sequence[int]) -> "_Products":
-        sizes = torch.tensor(counts, dtype=torch.float64)
-        mean = ((sizes / sizes.sum()).to(gradients) @ gradients).to(gradients.dtype)
-        deviations = gradients - mean
-        return cls(
-            sizes,
-            (mean @ mean).double().cpu(),
-            (deviations @ mean).double().cpu(),
-            (deviations @ deviations.T).double().cpu(),
-        )
-
-    def unbiased(self, rows: Tensor) -> tuple[float, float]:
-        """Return |G|^2 and tr S from some of the parts."""
-        sizes, between = self.sizes[rows], self.between[rows][:, rows]
-        weights = sizes / sizes.sum()
-        offset = weights @ between @ weights
-        squared = between.diagonal() - 2.0 * (between @ weights) + offset
-        variance = (sizes @ squared.clamp(min=0.0)) / (len(rows) - 1)
-        squared_mean = self.squared_mean + 2.0 * (weights @ self.with_mean[rows]) + offset
-        return float(squared_mean - variance / sizes.sum()), float(variance)
-
-
 def _scale(
     moments: Moments,
 ) -> tuple[float | None, float | None, tuple[float, float | None] | None, NoNoise | None]:
     signal, variance, covariance = moments.signal, moments.variance, moments.covariance
-    interval = None if covariance is None else _fieller(signal, variance, covariance)
+    interval = None if covariance is None else fieller(signal, variance, covariance)
     if signal <= 0.0:
         return None, None, interval, NoNoise.NO_SIGNAL
     scale, error = variance / signal, None
@@ -270,85 +195,97 @@ def _scale(
     return scale, error, interval, None
 
 
-def _fieller(
-    signal: float, variance: float, covariance: tuple[tuple[float, float], tuple[float, float]]
-) -> tuple[float, float | None]:
-    """Return the ratios r for which variance - r signal is within two of its standard errors of zero (Fieller)."""
-    z = _STD_ERRORS**2
-    a = signal**2 - z * covariance[0][0]
-    half_b = signal * variance - z * covariance[0][1]
-    c = variance**2 - z * covariance[1][1]
-    root = math.sqrt(max(half_b**2 - a * c, 0.0))
-    if a > 0.0 and signal > 0.0:
-        return max((half_b - root) / a, 0.0), (half_b + root) / a
-    # Neither is told from zero: any ratio.
-    if c <= 0.0 or half_b + root <= 0.0:
-        return 0.0, None
-    return c / (half_b + root), None
-
-
-def _refusal(objective: Objective, gradients: Tensor, known: Sequence[int]) -> NoNoise | None:
+def _refusal(gradients: Tensor, known: Sequence[int], *, num_batches: int) -> NoNoise | None:
     if not bool(torch.isfinite(gradients).all()):
         return NoNoise.NOT_FINITE
-    if len(known) < objective.num_batches:
+    if len(known) < num_batches:
         return NoNoise.UNKNOWN_SIZES
     if len(gradients) < 2:
         return NoNoise.ONE_SAMPLE if known[0] < 2 else NoNoise.NOT_SPLITTABLE
     return None if bool((gradients != 0).any()) else NoNoise.NO_GRADIENT
 
 
-def _batch_gradients(objective: Objective, num_parts: int) -> tuple[Tensor, list[int], Tensor]:
-    """Return the gradients of the batches (neighbours added up where there are many), sizes, and the plain mean."""
-    sizes = [batch_size(batch) or 1 for batch in objective.batches]
-    num_groups = min(objective.num_batches, 2 * num_parts)
-    bounds = [i * objective.num_batches // num_groups for i in range(num_groups + 1)]
-    gradients, counts = [], []
-    mean = objective.zeros()
-    for start, end in pairwise(bounds):
-        total = objective.zeros()
-        for index in range(start, end):
-            gradient = objective.batch_gradient(index)
-            mean += gradient / objective.num_batches
-            total += gradient * sizes[index]
-        counts.append(sum(sizes[start:end]))
-        gradients.append(total / counts[-1])
-    return torch.stack(gradients), counts, mean
+def _batch_gradients(objective: Objective, num_parts: int, sizes: Sequence[int]) -> tuple[Tensor, list[int], Tensor]:
+    """Return the gradients of the batches (neighbours added up where there are many), sizes, and the plain mean.
+
+    Args:
+        objective: the mean loss over the batches.
+        num_parts: as many groups at least, where there are batches enough.
+        sizes: of all ranks' batches.
+    """
+    num_groups = min(len(sizes), 2 * num_parts)
+    bounds = [i * len(sizes) // num_groups for i in range(num_groups + 1)]
+    counts = [sum(sizes[start:end]) for start, end in pairwise(bounds)]
+    gradients, mean = _empty(objective, num_groups)
+    for index in range(objective.num_batches):
+        place = objective.first_batch + index
+        group = bisect_right(bounds, place) - 1
+        gradient = objective.batch_gradient(index)
+        mean += gradient / len(sizes)
+        gradients[group] += gradient * (sizes[place] / counts[group])
+    return sum_over_ranks(gradients), counts, sum_over_ranks(mean)
 
 
-def _split_gradients(objective: Objective, num_splits: int) -> tuple[Tensor, list[int], Tensor] | None:
-    """Return the gradients of the batches' parts, sizes, and the batches' plain mean; None if parts don't run."""
-    gradients, counts = [], []
-    mean = objective.zeros()
+def _split_gradients(
+    objective: Objective, num_splits: int, rows_of: Sequence[int]
+) -> tuple[Tensor, list[int], Tensor] | None:
+    """Return the gradients of the batches' parts, sizes, and the batches' plain mean; None if parts don't run.
+
+    Args:
+        objective: the mean loss over the batches.
+        num_splits: the most parts of a batch.
+        rows_of: how many parts each of all ranks' batches has.
+    """
+    gradients, mean = _empty(objective, sum(rows_of))
+    counts = torch.zeros(sum(rows_of), dtype=torch.int64, device=objective.device)
+    row = sum(rows_of[: objective.first_batch])
+    runs = True
     for index, batch in enumerate(objective.batches):
-        parts = parts_of(batch, num_splits)
-        if parts is None:
+        parts = parts_of(batch, num_splits) or []
+        found = [_part_gradient(objective, index, place, part) for place, (part, _) in enumerate(parts)]
+        known = [item for item in found if item is not None]
+        objective.cost += len(known) / max(1, len(parts)) / objective.num_batches
+        if not parts or len(known) < len(parts):
+            runs = False
+            break
+        sizes = [count for _, count in parts]
+        factors = [1.0] * len(parts)
+        if _is_sum(objective, index, [loss for loss, _ in known], sizes):
+            factors = [sum(sizes) / count for count in sizes]
+        for (_, gradient), count, factor in zip(known, sizes, factors, strict=True):
+            gradients[row] = gradient * factor
+            counts[row] = count
+            mean += gradients[row] * (count / sum(sizes) / objective.num_all_batches)
+            row += 1
+    if not all(gathered(runs)):
+        return None
+    return sum_over_ranks(gradients), [int(count) for count in sum_over_ranks(counts)], sum_over_ranks(mean)
+
+
+def _part_gradient(objective: Objective, index: int, place: int, part: Any) -> tuple[float, Tensor] | None:
+    """Return loss and gradient of part `place` of batch `index`; None if it does not run."""
+    # Masks of its own: parts that drop the same units would hide dropout's noise.
+    still = partial(objective.still, objective.num_all_batches * (place + 1) + index)
+    try:
+        with still():
+            loss = batch_loss(objective.model, objective.loss_fn, part)
+            gradient = objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
+    except Exception:
+        # The model has run on the batch itself: what it can't take is a part. But what does not fail again was no
+        # matter of the part.
+        try:
+            with still():
+                batch_loss(objective.model, objective.loss_fn, part)
+        except Exception:
             return None
-        losses = []
-        for place, (part, count) in enumerate(parts):
-            # Masks of its own: parts that drop the same units would hide dropout's noise.
-            with objective.still(objective.num_batches * (place + 1) + index):
-                try:
-                    loss = batch_loss(objective.model, objective.loss_fn, part)
-                except Exception:
-                    # The model has run on the batch itself: what it can't take is a part. But what does not fail again
-                    # was no matter of the part.
-                    try:
-                        batch_loss(objective.model, objective.loss_fn, part)
-                    except Exception:
-                        return None
-                    raise
-                gradient = objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
-            objective.cost += count / sum(c for _, c in parts) / objective.num_batches
-            losses.append(float(loss.detach()))
-            gradients.append(gradient)
-            counts.append(count)
-        size = sum(counts[-len(parts) :])
-        if _is_sum(objective, index, losses, counts[-len(parts) :]):
-            for k in range(len(gradients) - len(parts), len(gradients)):
-                gradients[k] = gradients[k] * (size / counts[k])
-        for k in range(len(gradients) - len(parts), len(gradients)):
-            mean += gradients[k] * (counts[k] / size / objective.num_batches)
-    return torch.stack(gradients), counts, mean
+        raise
+    return float(loss.detach()), gradient
+
+
+def _empty(objective: Objective, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Return room for gradients, [num_rows, P], of which each rank fills its own, and for their mean, [P]."""
+    rows = torch.zeros(num_rows, objective.num_parameters, dtype=objective.dtype, device=objective.device)
+    return rows, objective.zeros()
 
 
 def _is_sum(objective: Objective, index: int, losses: Sequence[float], counts: Sequence[int]) -> bool:
@@ -366,7 +303,7 @@ def _layers(objective: Objective, gradients: Tensor, counts: Sequence[int]) -> t
     for name, part in zip(
         objective.names, torch.split(gradients, [p.numel() for p in objective.parameters], dim=1), strict=True
     ):
-        signal, variance = _Products.of(part, counts).unbiased(everything)
+        signal, variance = Products.of(part, counts).unbiased(everything)
         ratio = math.sqrt(max(signal, 0.0) / variance * sum(counts)) if variance > 0.0 else None
         layers.append(LayerNoise(name, signal, variance, ratio))
     return tuple(layers)

@@ -18,7 +18,7 @@ from cyclewise.landscape.costs import BLOCK_COST
 from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
 from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
-from cyclewise.ranks import is_distributed
+from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
 from cyclewise.stepping import Batches, LossFunction, batch_loss, device_of, to_device
 
 _MOST_BYTES = 2 * 2**30
@@ -52,6 +52,8 @@ class Objective:
         named: both, name to parameter.
         num_parameters: P, the numbers in them.
         num_batches: on this rank.
+        num_all_batches: on all ranks together.
+        first_batch: how many the ranks before this one have.
         device: of the model.
         dtype: of the flat vectors.
         cost: what has been spent, in gradient evaluations: one is forward and backward over all batches.
@@ -112,8 +114,8 @@ class Objective:
         self.batches = [converted(to_device(batch, self.device), dtype) for batch in listed(batches)]
         self.num_batches = len(self.batches)
         everything = list(self.model.parameters())
-        first, self._num_all_batches = _share(self.num_batches, self.device)
-        self._stillness = Stillness(self.model, everything, dtype, seed + first, freezes_batch_norm)
+        self.first_batch, self.num_all_batches = _share(self.num_batches, self.device)
+        self._stillness = Stillness(self.model, everything, dtype, seed + self.first_batch, freezes_batch_norm)
         places = {id(p): i for i, p in enumerate(everything)}
         self._values = [self._stillness.values[places[id(p)]] for p in self.parameters]
         self._products = Products(self, most_bytes)
@@ -157,11 +159,16 @@ class Objective:
 
     def product_cost(self) -> float:
         """Return what one further product costs, in gradient evaluations."""
-        return self._products.cost()
+        return mean_over_ranks([self._products.cost()], self.device)[0]
 
     def column_cost(self) -> float:
         """Return what one of many products by :meth:`products` costs, in gradient evaluations."""
-        return BLOCK_COST if self._products.prefers_blocks() else self.product_cost()
+        own = BLOCK_COST if self._products.prefers_blocks() else self._products.cost()
+        return mean_over_ranks([own], self.device)[0]
+
+    def agree_on_cost(self) -> None:
+        """Give all ranks the same `cost`, so that they decide alike on what the budget still allows."""
+        self.cost = mean_over_ranks([self.cost], self.device)[0]
 
     def release(self) -> None:
         """Let go of the memory that products keep."""
@@ -235,9 +242,7 @@ class Objective:
 
     def _over_ranks(self, total: Tensor) -> Tensor:
         """Return the sum over this rank's batches as the mean over all ranks' batches."""
-        if is_distributed():
-            torch.distributed.all_reduce(total)
-        return total / self._num_all_batches
+        return sum_over_ranks(total) / self.num_all_batches
 
 
 def listed(batches: Any) -> list[Any]:
@@ -260,7 +265,7 @@ def _share(num_batches: int, device: torch.device) -> tuple[int, int]:
         return 0, num_batches
     counts = torch.zeros(torch.distributed.get_world_size(), device=device)
     counts[torch.distributed.get_rank()] = num_batches
-    torch.distributed.all_reduce(counts)
+    sum_over_ranks(counts)
     return int(counts[: torch.distributed.get_rank()].sum()), math.floor(counts.sum())
 
 

@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from cyclewise.landscape.objective import LOSS_COST, Objective
 from cyclewise.landscape.unrolled import State, unrolled
+from cyclewise.ranks import gathered
 
 _FEWEST_STEPS = 4
 # The first part of the lags is left to the directions that die fast.
@@ -122,7 +123,7 @@ def memory(objective: Objective, *, most_batches: int = 2, seed: int = 0) -> Mem
 
     Args:
         objective: the mean loss over the batches.
-        most_batches: measure along the sequences of so many batches, the first ones.
+        most_batches: measure along the sequences of so many batches, the first ones of all ranks'.
         seed: of the random directions.
 
     Example:
@@ -136,18 +137,23 @@ def memory(objective: Objective, *, most_batches: int = 2, seed: int = 0) -> Mem
         (0.9, 9.49, True)
     """
     layers, candidates, packed = _find(objective)
-    if not layers and not candidates:
-        return Memory((), NoMemory.PACKED if packed else NoMemory.NO_RECURRENCE)
-    generator = torch.Generator().manual_seed(seed)
     found: dict[Key, _Found] = {}
-    num_batches = min(most_batches, objective.num_batches)
-    for index in range(num_batches):
+    num_batches = max(0, min(most_batches - objective.first_batch, objective.num_batches))
+    for index in range(num_batches if layers or candidates else 0):
+        generator = torch.Generator().manual_seed(seed + objective.first_batch + index)
         with _recorded(layers, candidates) as states, objective.still(index, twice=True):
             loss = objective.batch_loss(index)
             objective.cost += LOSS_COST / objective.num_batches
             _measure(objective, loss, states, candidates, found, generator)
     names = {module: name or "model" for name, module in objective.model.named_modules()}
-    recurrences = [item.record(_name(key, names)) for key, item in found.items() if item.num_steps >= _FEWEST_STEPS]
+    merged: dict[str, _Found] = {}
+    for of_rank in gathered({_name(key, names): item for key, item in found.items()}):
+        for name, item in of_rank.items():
+            if name in merged:
+                merged[name].add(item)
+            else:
+                merged[name] = item
+    recurrences = [item.record(name) for name, item in merged.items() if item.num_steps >= _FEWEST_STEPS]
     if recurrences:
         return Memory(tuple(recurrences), None)
     return Memory((), NoMemory.PACKED if packed else NoMemory.TOO_SHORT if layers else NoMemory.NO_RECURRENCE)
@@ -160,6 +166,12 @@ class _Found:
         self.logs: list[Tensor] = []  # [lags, samples] of each batch
         self.squares: list[list[float]] = []
         self.reads_end = True
+
+    def add(self, other: "_Found") -> None:
+        """Add what another rank's batches have shown."""
+        self.logs += other.logs
+        self.squares += other.squares
+        self.reads_end &= other.reads_end
 
     @property
     def num_steps(self) -> int:
