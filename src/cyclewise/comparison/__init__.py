@@ -1,0 +1,7 @@
+"""Policies against each other on the user's own task: the same seeds, paired differences, honest verdicts."""
+
+from cyclewise.comparison.comparing import compare
+from cyclewise.comparison.comparison import Comparison
+from cyclewise.comparison.rows import Missing, Row
+
+__all__ = ["Comparison", "Missing", "Row", "compare"]

@@ -1,0 +1,543 @@
+import copy
+import importlib.util
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cyclewise as cw
+from cyclewise.comparison import Missing
+from cyclewise.comparison.crew import Crew
+from cyclewise.comparison.rows import Question, make_rows
+from cyclewise.comparison.runs import Job, Run
+from cyclewise.comparison.store import Store, content
+from cyclewise.comparison.tuning import Tuned
+from cyclewise.engines import Outcome
+from cyclewise.report import write_html
+from cyclewise.training.history import Epoch, History
+from tests.comparison.tasks import Broken, Counting, constant, make_learner
+
+HERE = Path(__file__).parent
+TWO = {"low": constant(0.001), "high": constant(0.3)}
+
+
+def local(policies=TWO, make=make_learner, **options):
+    options = {"seeds": range(3), "metric": "loss", "baseline": "low", "engine": "local", **options}
+    return cw.compare(policies, make, **options)
+
+
+def made(values, *, baseline="a", seeds=None, target=None, metric="accuracy"):
+    """Rows from final values: name -> one per seed, None for a run that diverged."""
+    seeds = seeds or tuple(range(len(next(iter(values.values())))))
+
+    def run(seed, value):
+        if value is None:
+            return Run(seed, error="the training loss is nan", num_steps=3)
+        epochs = (Epoch(10, 1.0, 0.9, {"accuracy": value / 2}, 2.0), Epoch(20, 0.5, 0.4, {"accuracy": value}, 3.0))
+        return Run(seed, History(epochs=epochs), num_steps=20, seconds=5.0)
+
+    runs = {name: [run(s, v) for s, v in zip(seeds, own, strict=True)] for name, own in values.items()}
+    question = Question(metric, "loss" in metric, baseline, seeds, target)
+    rows = make_rows(question, runs, {name: Tuned(constant(0.1, 20), 0.1) for name in values})
+    return {row.name: row for row in rows}
+
+
+@contextmanager
+def raises(kind, message):
+    with pytest.raises(kind) as caught:
+        yield
+    assert str(caught.value) == message
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_holds_the_paired_difference():
+    rows = made({"a": [0.5, 0.6, 0.8, 0.7, 0.65, 0.6], "b": [0.52, 0.63, 0.84, 0.75, 0.71, 0.67]})
+    differences = [0.02, 0.03, 0.04, 0.05, 0.06, 0.07]
+    b = rows["b"]
+    assert b.mean == pytest.approx(np.mean([0.52, 0.63, 0.84, 0.75, 0.71, 0.67]))
+    assert b.std_error == pytest.approx(np.std(b.values, ddof=1) / math.sqrt(6))
+    assert b.difference == pytest.approx(np.mean(differences))
+    assert b.p_value == b.p_value_uncorrected == 2 / 2**6
+    half = 2.5705818 * np.std(differences, ddof=1) / math.sqrt(6)
+    assert b.interval == pytest.approx((0.045 - half, 0.045 + half), abs=1e-7)
+    assert b.verdict == "better than a: accuracy +0.045 [+0.0254, +0.0646], p = 0.031"
+    a = rows["a"]
+    assert (a.difference, a.p_value, a.interval, a.verdict) == (0.0, None, None, "the baseline")
+    assert a.unavailable["p_value"] is Missing.BASELINE
+
+
+def test_the_direction_of_the_metric_decides_the_word():
+    values = {"a": [0.5] * 6, "b": [0.6, 0.61, 0.62, 0.63, 0.64, 0.65]}
+    assert made(values)["b"].verdict.startswith("better than a: accuracy +0.125")
+    losses = {name: [value] * 6 for name, value in (("a", 0.4), ("b", 0.4))}
+    assert made(losses, metric="loss")["b"].verdict.startswith("no verdict: loss +0")
+
+
+def test_p_values_are_corrected_for_the_number_of_policies():
+    rows = made({"a": [0.0] * 8, "b": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], "c": [1.0] * 8, "d": [1.0, -1.0] * 4})
+    assert rows["b"].p_value_uncorrected == 2 / 2**8
+    assert rows["b"].p_value == 3 * 2 / 2**8
+    assert rows["d"].p_value == 1.0
+
+
+def test_a_policy_that_has_no_answer_still_counts_in_the_correction():
+    rows = made({"a": [0.0] * 8, "b": [1.0] * 8, "c": [1.0] * 7 + [None]})
+    assert rows["b"].p_value == 2 * 2 / 2**8
+
+
+def test_five_seeds_say_how_many_a_verdict_needs():
+    rows = made({"a": [0.0] * 5, "b": [1.0, 1.1, 1.2, 1.3, 1.4], "c": [2.0] * 5, "d": [3.0] * 5})
+    assert rows["b"].p_value == 3 * 0.0625
+    assert rows["b"].verdict == (
+        "no verdict: accuracy +1.2 [+1, +1.4], p = 0.19; 5 seeds cannot give a two-sided p below 0.0625; "
+        "a verdict at 5 % needs at least 6 seeds (7 with the correction for 3 policies)"
+    )
+
+
+def test_a_policy_that_diverges_is_a_row_that_says_so():
+    rows = made({"a": [0.5] * 6, "b": [0.6, None, 0.6, None, 0.6, 0.6]})
+    b = rows["b"]
+    assert (b.mean, b.std_error, b.difference, b.p_value, b.interval) == (None,) * 5
+    assert {b.unavailable[name] for name in ("mean", "difference", "p_value")} == {Missing.DIVERGED}
+    assert (b.num_diverged, b.values[1], b.verdict) == (2, None, "2 of 6 runs diverged")
+    rows = made({"a": [0.5, None], "b": [0.6, 0.6]})
+    assert rows["b"].mean == 0.6
+    assert rows["b"].unavailable["difference"] is Missing.BASELINE_DIVERGED
+    assert rows["b"].verdict == "not compared: a run of the baseline diverged"
+    assert rows["a"].difference == 0.0
+
+
+def test_one_seed_shows_no_spread():
+    b = made({"a": [0.5], "b": [0.75]})["b"]
+    assert (b.mean, b.difference, b.p_value, b.std_error, b.interval) == (0.75, 0.25, 1.0, None, None)
+    assert b.unavailable["interval"] is b.unavailable["std_error"] is Missing.ONE_SEED
+
+
+def test_steps_and_seconds_to_a_target():
+    rows = made({"a": [0.5, 0.9], "b": [0.9, 1.0], "c": [0.8, 0.2]}, target=0.45)
+    assert (rows["b"].steps_to_target, rows["b"].seconds_to_target) == (10.0, 2.0)
+    assert (rows["a"].steps_to_target, rows["a"].seconds_to_target) == (15.0, 3.5)
+    assert rows["c"].steps_to_target is None
+    assert rows["c"].num_reached == 1
+    assert rows["c"].unavailable["steps_to_target"] is Missing.NOT_REACHED
+    assert made({"a": [0.5]})["a"].unavailable["steps_to_target"] is Missing.NO_TARGET
+
+
+# -- real runs in this process ----------------------------------------------------------------------------------------
+
+
+def test_every_policy_gets_the_same_seeds_and_data():
+    c = local({**TWO, "again": constant(0.001)})
+    assert c.is_paired
+    assert [row.name for row in c.rows] == ["low", "high", "again"]
+    starts = [[run.start for run in row.runs] for row in c.rows]
+    assert starts[0] == starts[1] == starts[2]
+    assert len(set(starts[0])) == 3
+    assert c.row("again").values == c.row("low").values
+    assert c.row("high").values != c.row("low").values
+
+
+def test_a_run_is_what_its_learner_would_have_done():
+    c = local(metric="accuracy", lower_is_better=True)
+    random.seed(0), np.random.seed(0), torch.manual_seed(1)
+    learn = make_learner(1)
+    learn.fit(TWO["high"])
+    assert c.row("high").values[1] == learn.evaluate()["accuracy"]
+    assert c.question.lower_is_better
+    assert local(metric="valid_loss").row("high").values[1] == learn.evaluate()["loss"]
+
+
+def test_learners_that_ignore_their_seed_are_told_apart():
+    calls = []
+
+    def unseeded(seed):
+        calls.append(seed)
+        torch.manual_seed(len(calls))
+        return make_learner(seed)
+
+    with pytest.warns(UserWarning, match="make_learner must give the same weights and batches to all runs of a seed"):
+        c = local(make=unseeded)
+    assert not c.is_paired
+    assert "did not begin with the same weights" in c.section().conclusion
+
+
+def test_nothing_changes_here():
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    local(tune="lr_find")
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_a_rate_far_too_high_diverges_in_its_row_alone():
+    c = local({**TWO, "wild": constant(1e30)})
+    assert c.row("wild").num_diverged == 3
+    assert c.row("wild").mean is None
+    assert "the training loss is" in c.row("wild").runs[0].error
+    assert c.row("high").difference is not None
+
+
+def test_tuning_by_range_test_gives_every_policy_its_rate_and_counts_it():
+    policies = {"cycle": cw.OneCycle(max_lr=1.0, total_steps=12), "fixed": constant(1.0)}
+    c = local(policies, baseline="fixed", tune="lr_find")
+    found = local({"a": constant(1.0)}, baseline="a", seeds=[2], tune="lr_find").row("a")
+    cycle, fixed = c.row("cycle"), c.row("fixed")
+    assert cycle.tuned_lr == pytest.approx(3 * fixed.tuned_lr)
+    assert cycle.tuning_steps == fixed.tuning_steps == found.tuning_steps > 0
+    assert cw.policy_from_dict(cycle.policy).lr(3) == pytest.approx(cycle.tuned_lr * policies["cycle"].lr(3))
+
+
+def test_tuning_by_grid_takes_the_best_rate_of_other_seeds():
+    c = local(tune=[0.001, 0.1, 1e30], tuning_seeds=[7, 8])
+    for row in c.rows:
+        scores = dict(row.tuning)
+        assert scores[1e30] is None
+        assert row.tuned_lr == (0.1 if scores[0.1] < scores[0.001] else 0.001)
+        assert 2 * 2 * 12 <= row.tuning_steps <= 3 * 2 * 12
+    direct = local({"x": constant(0.1)}, baseline="x", seeds=[7, 8])
+    assert dict(c.rows[0].tuning)[0.1] == direct.rows[0].mean
+    assert c.row("low").values == c.row("high").values  # two constants with one rate are one policy
+
+
+def test_a_policy_without_a_rate_from_the_range_test_is_not_run():
+    def noise(seed):
+        learn = make_learner(seed)
+        for parameter in learn.model.parameters():
+            parameter.data.fill_(math.nan)
+        return learn
+
+    c = local(make=noise, tune="lr_find")
+    assert [row.unavailable["mean"] for row in c.rows] == [Missing.REFUSED] * 2
+    assert c.row("high").verdict == "not run: the range test refused to give a rate"
+    assert c.row("high").unavailable["difference"] is Missing.REFUSED
+
+
+# -- the record -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return local({**TWO, "wild": constant(1e30)}, metric="accuracy", seeds=range(6), target=0.6)
+
+
+def test_it_is_one_line_and_comes_back_equal(comparison):
+    text = json.dumps(comparison.to_dict(), allow_nan=False)
+    assert cw.Comparison.from_dict(json.loads(text)) == comparison
+    assert hash(comparison) == hash(cw.Comparison.from_dict(json.loads(text)))
+    assert "\n" not in str(comparison)
+    assert str(comparison).startswith(f"accuracy over 6 seeds: low {comparison.row('low').mean:.4g} ± ")
+    assert str(comparison).endswith("wild 6 of 6 runs diverged")
+    with raises(cw.ArgumentError, "name must be a policy of this comparison, got 'x'; it has 'low', 'high', 'wild'"):
+        comparison.row("x")
+    with pytest.raises(AttributeError):
+        comparison.rows = ()
+
+
+def test_its_page_begins_with_the_verdicts(comparison, tmp_path):
+    section = comparison.section()
+    assert section.conclusion.startswith("Over 6 seeds, low has accuracy ")
+    assert "wild: 6 of 6 runs diverged" in section.conclusion
+    titles = [chart.title for chart in section.charts]
+    assert titles[0] == "Difference to low"
+    assert titles[1:3] == ["low: accuracy (validation)", "high: accuracy (validation)"]
+    assert {"low: validation loss", "high: validation loss"} <= set(titles)
+    assert section.tables[0].rows[0][3] == "0"
+    assert "6 of 6 runs diverged" in section.tables[0].rows[2]
+    page = write_html(comparison, tmp_path / "report.html").read_text()
+    assert "Comparison of policies" in page
+    assert "<svg" in comparison._repr_html_()
+    assert len(comparison.plot().axes) == len(section.charts)
+
+
+def test_small_pictures_share_their_range(comparison):
+    charts = [chart for chart in comparison.section().charts if chart.title.endswith("accuracy (validation)")]
+    assert all(first.y_limits == second.y_limits for first, second in pairwise(charts))
+    first = charts[0]
+    means = first.lines[-1]
+    finals = [line.y[-1] for line in first.lines if line.role == "muted"]
+    assert means.y[-1] == pytest.approx(np.mean(finals))
+    assert means.y[-1] == pytest.approx(comparison.row("low").mean)
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (
+            {"baseline": "x"},
+            cw.ArgumentError,
+            "baseline must be the name of one of the policies, got 'x'; there are 'low', 'high'",
+        ),
+        (
+            {"metric": "f1"},
+            cw.ArgumentError,
+            "metric must be a name in evaluate(), got 'f1'; the Learner has 'loss', 'accuracy', "
+            "more come with Learner(metrics=...)",
+        ),
+        (
+            {"seeds": [1, 1]},
+            cw.ArgumentError,
+            "seeds must be different whole numbers, at least one, got [1, 1]; pass range(8)",
+        ),
+        ({"seeds": 3}, cw.ArgumentTypeError, "seeds must be a list of whole numbers, got int 3; pass range(8)"),
+        (
+            {"tuning_seeds": [2, 9]},
+            cw.ArgumentError,
+            "tuning_seeds must be others than seeds, got [2] in both; a rate that was picked on the runs that are "
+            "compared is favoured by them",
+        ),
+        (
+            {"tune": "grid"},
+            cw.ArgumentError,
+            "tune must be \"lr_find\", a list of rates or None, got 'grid'; pass for example [0.03, 0.1, 0.3]",
+        ),
+        ({"tune": []}, cw.ArgumentError,
+         "tune must hold at least one rate, got an empty list; leave it out to tune nothing"),
+        ({"workers": 0}, cw.ArgumentError,
+         "workers must be a whole number of at least 1, got 0; leave it out for one per core"),
+        (
+            {"make": 3},
+            cw.ArgumentTypeError,
+            "make_learner must be a function seed -> Learner, got int 3; "
+            "pass the function itself, which makes a new Learner for each run",
+        ),
+        (
+            {"make": lambda seed: 3},
+            cw.ArgumentTypeError,
+            "make_learner must return a cyclewise.Learner, got int 3; end it with `return Learner(model, data)`",
+        ),
+        ({"policies": {}}, cw.ArgumentError,
+         "policies must hold at least one policy, got an empty dict; name the baseline and others"),
+        (
+            {"policies": {"low": 0.1}},
+            cw.ArgumentTypeError,
+            "policies['low'] must be a policy, got float 0.1; pass for example cw.OneCycle(...)",
+        ),
+        (
+            {"policies": {"low": constant(0.0)}, "tune": [0.1]},
+            cw.ArgumentError,
+            "policies must have a rate above 0 to be tuned, got Constant(lr=0.0, total_steps=12); leave out tune",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_with_the_way_out(options, kind, message):
+    with raises(kind, message):
+        local(**options)
+
+
+def test_a_learner_that_was_trained_already_is_refused():
+    learn = make_learner(0)
+    message = (
+        "make_learner must return an untrained Learner, got one with 12 steps behind it; "
+        "make model, data and optimizer inside the function"
+    )
+    with raises(cw.ArgumentError, message):
+        local(make=lambda seed: learn, seeds=[0])
+
+
+def test_a_learner_without_validation_data_is_refused():
+    def blind(seed):
+        return cw.Learner(torch.nn.Linear(4, 2), [(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))])
+
+    with pytest.raises(cw.ArgumentError, match="data must have a valid_loader to evaluate on"):
+        local(make=blind)
+
+
+def test_the_users_exception_is_the_same_object_with_a_note():
+    error = LookupError("no such data")
+
+    def broken(seed):
+        if seed == 1:
+            raise error
+        return make_learner(seed)
+
+    with pytest.raises(LookupError) as caught:
+        local(make=broken)
+    assert caught.value is error
+    if hasattr(error, "__notes__"):
+        assert error.__notes__[0].startswith("low, seed 1; in the worker:\nTraceback")
+
+
+# -- the store --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counting(tmp_path):
+    (tmp_path / "made").mkdir()
+    return Counting(tmp_path / "made")
+
+
+def num_made(counting):
+    return len(list(Path(counting.folder).iterdir()))
+
+
+def test_nothing_is_trained_twice(tmp_path, counting):
+    first = local(make=counting, store=tmp_path / "store")
+    assert num_made(counting) == 6
+    again = local(make=counting, store=tmp_path / "store")
+    assert num_made(counting) == 6
+    assert again == first
+    local({**TWO, "third": constant(0.01)}, make=counting, store=tmp_path / "store", seeds=range(4))
+    assert num_made(counting) == 6 + 3 + 3
+    local(make=counting, store=tmp_path / "store", metric="accuracy", baseline="high")
+    assert num_made(counting) == 12
+
+
+def test_torn_files_are_missing_and_ctrl_c_keeps_what_was_done(tmp_path, counting):
+    whole = local(make=counting, store=tmp_path / "store")
+    files = sorted((tmp_path / "store").iterdir())
+    assert len(files) == 6
+    files[0].write_text(files[0].read_text()[:200])
+    files[1].write_text(files[1].read_text().replace('"num_steps": 12', '"num_steps": 13'))
+    files[2].write_bytes(b"")
+    (tmp_path / "store" / ".cyclewise-x.tmp").write_text("left over")
+
+    def interrupted(seed, calls=[]):  # noqa: B006
+        calls.append(seed)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return make_learner(seed)
+
+    assert num_made(counting) == 6
+    again = local(make=counting, store=tmp_path / "store")
+    assert [row.values for row in again.rows] == [row.values for row in whole.rows]
+    assert num_made(counting) == 9
+    with pytest.raises(KeyboardInterrupt):
+        local(make=interrupted, store=tmp_path / "other")
+    assert len(list((tmp_path / "other").iterdir())) == 2
+
+
+def test_another_function_another_run(tmp_path):
+    def with_width(width):
+        return lambda seed: (width, make_learner(seed))
+
+    assert content(with_width(3)) == content(with_width(3))
+    assert content(with_width(3)) != content(with_width(4))
+    assert content(partial(make_learner, 1)) != content(partial(make_learner, 2))
+    assert content(partial(make_learner, 1, 1)) != content(partial(make_learner, 1))
+    assert content(Counting(tmp_path)) != content(Counting(tmp_path / "x"))
+    module = tmp_path / "train.py"
+    module.write_text("WIDTH = 3\ndef make_learner(seed):\n    return WIDTH\n")
+    spec = importlib.util.spec_from_file_location("train", module)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    before = content(loaded.make_learner)
+    assert content(loaded.make_learner) == before
+    module.write_text("WIDTH = 4\ndef make_learner(seed):\n    return WIDTH\n")
+    assert content(loaded.make_learner) != before  # a change beside the function counts too
+
+
+def test_what_has_no_content_cannot_be_kept(tmp_path):
+    lock = threading.Lock()
+    with raises(
+        cw.ArgumentError,
+        "make_learner must be a function whose content can be told when a store is given, got one that holds a lock "
+        "(TypeError: cannot pickle '_thread.lock' object); make it inside the function, or leave out store",
+    ):
+        local(make=lambda seed: lock and make_learner(seed), store=tmp_path)
+
+
+def test_a_policy_of_ones_own_is_told_by_its_source(tmp_path):
+    store = Store(tmp_path, make_learner)
+    job = Job(0, cw.Join([constant(0.1), constant(0.2)]))
+    assert store.path(job) == store.path(copy.deepcopy(job))
+    assert store.path(job) != store.path(Job(1, job.policy))
+
+    class Mine(cw.Policy):
+        total_steps = 3
+
+        def value(self, step):
+            return 0.1
+
+    one = store.path(Job(0, Mine()))
+
+    class Mine(cw.Policy):
+        total_steps = 3
+
+        def value(self, step):
+            return 0.2
+
+    assert store.get(Job(0, Mine())) is None
+    assert isinstance(one, Path)
+
+
+# -- workers ----------------------------------------------------------------------------------------------------------
+
+
+class Dying:
+    """Workers whose jobs of certain seeds lose their worker so many times."""
+
+    num_workers = 2
+
+    def __init__(self, deaths):
+        self.deaths, self.jobs = dict(deaths), []
+
+    def submit(self, key, job):
+        self.jobs.append((key, job))
+
+    def next_outcome(self):
+        key, job = self.jobs.pop()
+        if self.deaths.get(job.seed, 0):
+            self.deaths[job.seed] -= 1
+            return Outcome(key, error=cw.WorkerError("the worker process died (killed by SIGKILL)"))
+        return Outcome(key, Run(job.seed))
+
+
+def test_a_worker_that_dies_is_tried_once_more(tmp_path):
+    lines = []
+    store = Store(tmp_path, make_learner)
+    runs = Crew(Dying({1: 1}), store, lines.append).run({"low": [Job(seed, TWO["low"]) for seed in range(3)]})
+    assert [run.seed for run in runs["low"]] == [0, 1, 2]
+    assert sorted(lines) == ["low, seed 0", "low, seed 1", "low, seed 2"]
+    message = (
+        'high, seed 1: the worker process died (killed by SIGKILL), twice; run it with engine="local" to see why, or '
+        "with fewer workers if memory ran out"
+    )
+    with raises(cw.WorkerError, message):
+        Crew(Dying({1: 2}), store, lines.append).run({"high": [Job(seed, TWO["high"]) for seed in range(3)]})
+    assert [store.get(Job(seed, TWO["high"])) is None for seed in range(3)] == [False, True, False]
+
+
+def test_workers_give_the_same_numbers_print_nothing_and_show_their_traceback(tmp_path, counting, capfd):
+    options = {"seeds": [0, 3], "metric": "loss", "baseline": "low", "workers": 1, "store": tmp_path / "store"}
+    broken = Broken(counting.folder)
+    with pytest.raises(LookupError, match="no such data") as caught:
+        cw.compare({"low": TWO["low"]}, broken, **options)
+    if hasattr(caught.value, "__notes__"):
+        assert caught.value.__notes__[0].startswith("low, seed 3; in the worker:\nTraceback")
+        assert 'raise LookupError("no such data")' in caught.value.__notes__[0]
+    assert capfd.readouterr().out == ""
+    assert Store(tmp_path / "store", broken).get(Job(0, TWO["low"])).final("loss") == local().row("low").values[0]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_goes_on(tmp_path, counting):
+    program = (
+        "import cyclewise as cw\n"
+        "from tests.comparison.tasks import Killing, constant\n"
+        "if __name__ == '__main__':\n"
+        f"    c = cw.compare({{'a': constant(0.1)}}, Killing({counting.folder!r}), seeds=range(6), metric='loss',\n"
+        f"                   baseline='a', engine='local', store={str(tmp_path / 'store')!r})\n"
+        "    print(c.row('a').values)\n"
+    )
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True) for _ in range(2)]
+    assert [run.returncode for run in runs] == [-signal.SIGKILL, 0]
+    assert num_made(counting) == 7  # the run that was under way is the only one made twice
+    expected = local({"a": constant(0.1)}, baseline="a", seeds=range(6)).row("a").values
+    assert runs[1].stdout == "noise from the user's own code\n" * 3 + f"{expected}\n"
