@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser release-check bench bench-training bench-lr bench-lr-test bench-diagnosis docs clean
+.PHONY: help demo test check lint types unit test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -21,6 +21,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e ".[dev]"
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e ".[docs]"
+	@touch $@
 
 demo: $(VENV)/.demo ## the main job on real digits: find, train, report.html
 	$(BIN)/cyclewise demo
@@ -51,6 +55,11 @@ docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation ane
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/range_test.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.understanding
+
+docs-site: $(VENV)/.docs ## build the documentation site into build/site, warnings as errors, and check it
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	$(BIN)/python scripts/check_site.py build/site
 
 bench: $(VENV)/.dev ## benchmarks that take a minute; results go to benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scheduler_step.py

@@ -23,7 +23,7 @@ def run(program, folder, *filters):
     return result.stdout
 
 
-@pytest.mark.parametrize("page", ["understanding-learning-rates.md", "explanation/conditioning.md"])
+@pytest.mark.parametrize("page", ["understanding-learning-rates.md", "faq.md", "explanation/conditioning.md"])
 def test_every_block_prints_what_stands_under_it(page, tmp_path):
     text = (DOCS / page).read_text()
     blocks = WITH_OUTPUT.findall(text)
@@ -38,6 +38,14 @@ def test_the_blocks_of_the_training_page_run(tmp_path):
     accuracy, shape = printed.splitlines()[-1].split(" ", 1)
     assert float(accuracy) > 0.9
     assert shape == "(5, 10)"
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_blocks_of_the_first_page_run(tmp_path):
+    check = 'print(float((model(inputs).argmax(1) == targets).float().mean()), learn.evaluate()["accuracy"])'
+    printed = run("\n".join([*blocks_of("index.md"), check]), tmp_path)
+    by_hand_then_learner = [float(number) for number in printed.splitlines()[-1].split()]
+    assert min(by_hand_then_learner) > 0.85
     assert (tmp_path / "report.html").exists()
 
 
