@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
 from cyclewise.landscape.findings import KINDS
+from cyclewise.landscape.unavailable import Unavailable
 
 
 def make_task(optimizer_class=torch.optim.SGD, num_samples=96, **options):
@@ -136,15 +137,20 @@ def test_the_loaders_order_goes_on_as_if_nothing_had_happened():
     assert torch.equal(generator.get_state(), state)
 
 
+def unexplained(d):
+    """Return the attributes that are None without an enumerated reason."""
+    return {n for n, v in vars(d).items() if v is None and not isinstance(d.unavailable.get(n), Unavailable)}
+
+
 def test_what_could_not_be_had_is_none_and_says_why():
     model, _, loader = make_task()
     d = cw.diagnose(model, F.cross_entropy, list(loader)[:1], budget=30)
     assert d.stability_limit is None
-    assert d.unavailable["stability_limit"] == "no optimizer was given"
-    assert d.unavailable["journey"] == "no start was given"
-    for name, value in vars(d).items():
-        if value is None and name not in ("lr", "noise_scale_std_error"):
-            assert d.unavailable[name], name
+    assert d.unavailable["stability_limit"] is Unavailable.NO_OPTIMIZER
+    assert d.unavailable["journey"] is Unavailable.NO_START
+    assert d.why("journey") == "no start was given"
+    assert d.why("loss") is None
+    assert unexplained(d) == set()
 
 
 @pytest.mark.parametrize("budget", [10, 20, 40, 60])
@@ -156,8 +162,7 @@ def test_the_budget_is_kept_and_what_it_cost_is_said(budget, optimizer_class):
     assert 0 < d.spent <= budget
     assert sum(d.settings["spent_on"].values()) == pytest.approx(d.spent)
     assert d.gradient_norm > 0
-    missing = [name for name, value in vars(d).items() if value is None and name not in d.unavailable]
-    assert set(missing) <= {"noise_scale_std_error"}
+    assert unexplained(d) == set()
 
 
 class OnlyOnce(torch.autograd.Function):
@@ -179,7 +184,14 @@ def test_without_second_derivatives_the_rest_is_measured():
     model = nn.Sequential(nn.Linear(3, 4), Doubled(), nn.Linear(4, 1))
     d = cw.diagnose(model, F.mse_loss, [(torch.randn(16, 3), torch.randn(16, 1))])
     assert d.sharpness is None
-    assert "Doubled" in d.unavailable["sharpness"]
+    assert d.unavailable["sharpness"] is Unavailable.NOT_TWICE
+    assert "Doubled" in d.details["sharpness"]
+    assert d.why("sharpness") == d.details["sharpness"]
+    assert unexplained(d) == set()
+    again = cw.Diagnosis.from_dict(json.loads(json.dumps(d.to_dict(), allow_nan=False)))
+    assert again.unavailable["sharpness"] is Unavailable.NOT_TWICE
+    assert (again.unavailable, again.details) == (d.unavailable, d.details)
+    assert "Doubled" in d._repr_html_()
     assert d.gradient_norm > 0
     assert d.noise_scale is None or d.noise_scale > 0
     assert d.layers
@@ -190,7 +202,8 @@ def test_a_gradient_that_is_not_finite_is_said():
     nn.init.zeros_(model.weight)
     d = cw.diagnose(model, lambda o, t: (o - t).square().sum(1).sqrt().mean(), [(torch.ones(4, 2), torch.zeros(4, 1))])
     assert d.sharpness is None
-    assert d.unavailable["sharpness"] == "the gradient is not finite"
+    assert d.unavailable["sharpness"] is Unavailable.GRADIENT_NOT_FINITE
+    assert unexplained(d) == set()
     json.dumps(d.to_dict(), allow_nan=False)
 
 
@@ -198,15 +211,49 @@ def test_one_sample_has_no_noise_scale():
     model = nn.Linear(3, 1)
     d = cw.diagnose(model, F.mse_loss, [(torch.randn(1, 3), torch.randn(1, 1))])
     assert d.noise_scale is None
-    assert "one sample" in d.unavailable["noise_scale"]
+    assert d.unavailable["noise_scale"] is d.unavailable["signal"] is Unavailable.ONE_SAMPLE
+    assert d.unavailable["noise_scale_std_error"] is Unavailable.ONE_SAMPLE
 
 
 def test_a_loss_that_is_not_finite_is_said_and_nothing_is_made_up():
     model = nn.Linear(3, 1)
     d = cw.diagnose(model, F.mse_loss, [(torch.full((4, 3), float("nan")), torch.zeros(4, 1))])
     assert d.sharpness is None
-    assert d.unavailable["sharpness"] == "the loss is not finite"
+    assert d.unavailable["sharpness"] is Unavailable.LOSS_NOT_FINITE
+    assert unexplained(d) == set()
     json.dumps(d.to_dict(), allow_nan=False)
+
+
+def dead_step():
+    model = nn.Linear(3, 1)
+    return model, torch.optim.LBFGS(model.parameters())
+
+
+@pytest.mark.parametrize(("make", "targets", "expected"), [
+    (lambda: (nn.Linear(3, 1), None), torch.zeros(8, 1), {"own_step": "NO_OPTIMIZER", "lr": "NO_OPTIMIZER",
+     "flow_factor": "FEW_LAYERS", "update_factor": "FEW_WEIGHTS", "recurrences": "NO_RECURRENCE"}),
+    (dead_step, torch.zeros(8, 1), {"own_step": "NEEDS_CLOSURE", "stability_limit": "UNKNOWN_OPTIMIZER"}),
+    (lambda: (nn.Linear(3, 1), torch.optim.SGD(nn.Linear(2, 1).parameters())), torch.zeros(8, 1),
+     {"own_step": "OTHER_PARAMETERS", "stability_limit": "OTHER_PARAMETERS"}),
+    (lambda: ((model := nn.Linear(3, 1)), torch.optim.Adam(model.parameters())), torch.zeros(8, 1),
+     {"stability_limit": "NO_STATE"}),
+    # All weights and targets are zero: nothing moves.
+    (lambda: (nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(4))).apply(silenced), None),
+     torch.zeros(8, 3), {"flow_factor": "NO_GRADIENT", "taylor": "ZERO_GRADIENT", "noise_scale": "NO_GRADIENT",
+                         "condition_number": "NO_POSITIVE_EIGENVALUE"}),
+])  # fmt: skip
+def test_each_cause_has_its_reason(make, targets, expected):
+    torch.manual_seed(0)
+    model, optimizer = make()
+    d = cw.diagnose(model, F.mse_loss, [(torch.randn(8, 3), targets)], optimizer=optimizer, budget=60)
+    assert {name: d.unavailable[name].name for name in expected} == expected
+    assert unexplained(d) == set()
+    assert cw.Diagnosis.from_dict(json.loads(json.dumps(d.to_dict(), allow_nan=False))) == d
+
+
+def silenced(module):
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.weight)
 
 
 @pytest.mark.parametrize("dict_batches", [False, True])
@@ -308,7 +355,7 @@ def test_foreign_json_is_refused():
     with pytest.raises(cw.ArgumentError) as caught:
         cw.Diagnosis.from_dict({"record": "History"})
     assert str(caught.value) == (
-        "values must describe a Diagnosis of version 1, got record='History', version=None; "
+        "values must describe a Diagnosis of version 2, got record='History', version=None; "
         "pass what to_dict() returned"
     )
 
@@ -319,7 +366,7 @@ def test_the_learner_passes_its_own(tmp_path):
     data = cw.Data.from_arrays(inputs, (inputs[:, 0] > 0).long(), batch_size=20)
     learn = cw.Learner(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), data)
     fresh = learn.diagnose(num_batches=3, budget=40)
-    assert fresh.unavailable["journey"] == "no start was given"
+    assert fresh.unavailable["journey"] is Unavailable.NO_START
     learn.fit_one_cycle(2, 0.05)
     before = bits(learn.model, learn.optimizer, None)
     d = learn.diagnose(num_batches=3)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from cyclewise.landscape.limits import Limit, LimitReason, stability_limit
+from cyclewise.landscape.limits import Limit, stability_limit
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.spectrum import sharpness
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.velocity import VelocitySGD
 
 EIGENVALUES = torch.tensor([9.0, 4.0, 1.0, 0.25, 0.0, 0.5], dtype=torch.float64)
@@ -190,13 +191,13 @@ def test_no_trace():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda model: torch.optim.LBFGS(model.parameters()), LimitReason.UNKNOWN_OPTIMIZER),
-        (lambda model: torch.optim.NAdam(model.parameters()), LimitReason.UNKNOWN_OPTIMIZER),
-        (lambda model: torch.optim.Adam(model.parameters()), LimitReason.NO_STATE),
-        (lambda model: torch.optim.Adagrad(model.parameters()), LimitReason.NO_STATE),
-        (groups(torch.optim.SGD, {"momentum": 0.5}, {"momentum": 0.9}, lr=0.1), LimitReason.MIXED_GROUPS),
-        (lambda model: torch.optim.SGD([torch.zeros(1)], lr=0.1), LimitReason.OTHER_PARAMETERS),
-        (lambda model: torch.optim.SGD(model.parameters(), lr=0.1, maximize=True), LimitReason.NO_CURVATURE),
+        (lambda model: torch.optim.LBFGS(model.parameters()), Unavailable.UNKNOWN_OPTIMIZER),
+        (lambda model: torch.optim.NAdam(model.parameters()), Unavailable.UNKNOWN_OPTIMIZER),
+        (lambda model: torch.optim.Adam(model.parameters()), Unavailable.NO_STATE),
+        (lambda model: torch.optim.Adagrad(model.parameters()), Unavailable.NO_STATE),
+        (groups(torch.optim.SGD, {"momentum": 0.5}, {"momentum": 0.9}, lr=0.1), Unavailable.MIXED_GROUPS),
+        (lambda model: torch.optim.SGD([torch.zeros(1)], lr=0.1), Unavailable.OTHER_PARAMETERS),
+        (lambda model: torch.optim.SGD(model.parameters(), lr=0.1, maximize=True), Unavailable.NO_CURVATURE),
     ],
 )
 def test_no_limit_says_why(make, reason):
@@ -215,7 +216,7 @@ def test_a_subclass_with_a_step_of_its_own_is_unknown():
 
     model = Quadratic()
     assert stability_limit(Own(model.parameters(), lr=0.1), objective_of(model)) == Limit(
-        None, LimitReason.UNKNOWN_OPTIMIZER
+        None, Unavailable.UNKNOWN_OPTIMIZER
     )
     assert stability_limit(Same(model.parameters(), lr=0.1), objective_of(model)).value == pytest.approx(2.0 / 9.0)
 

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from cyclewise.errors import ArgumentError
-from cyclewise.landscape.noise import GradientNoise, NoNoise, gradient_noise, moments_of
+from cyclewise.landscape.noise import GradientNoise, gradient_noise, moments_of
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.parts import batch_size, parts_of
+from cyclewise.landscape.unavailable import Unavailable
 
 DIMENSIONS = 10
 NOISE = 1.5
@@ -134,8 +135,8 @@ def test_a_gradient_of_noise_alone_is_called_zero():
         verdicts.append(noise.is_zero_within_noise)
         scales.append((noise.noise_scale, noise.reason, noise.noise_scale_interval))
     assert statistics.fmean(verdicts) > 0.9
-    assert any(scale is None and reason is NoNoise.NO_SIGNAL for scale, reason, _ in scales)
-    assert all((scale is None) == (reason is NoNoise.NO_SIGNAL) for scale, reason, _ in scales)
+    assert any(scale is None and reason is Unavailable.NO_SIGNAL for scale, reason, _ in scales)
+    assert all((scale is None) == (reason is Unavailable.NO_SIGNAL) for scale, reason, _ in scales)
     assert statistics.fmean(interval[1] is None for _, _, interval in scales) > 0.9
 
 
@@ -199,12 +200,12 @@ def reason_of(batches, model=None, loss_fn=F.mse_loss):
 
 def test_reasons():
     generator = torch.Generator().manual_seed(7)
-    assert reason_of([regression_batch(1, generator)]) is NoNoise.ONE_SAMPLE
+    assert reason_of([regression_batch(1, generator)]) is Unavailable.ONE_SAMPLE
     zero = torch.zeros(8, DIMENSIONS), torch.zeros(8, 1)
-    assert reason_of([zero]) is NoNoise.NO_GRADIENT
+    assert reason_of([zero]) is Unavailable.NO_GRADIENT
     assert measured([zero]).is_zero_within_noise
     infinite = torch.full((8, DIMENSIONS), math.inf), torch.zeros(8, 1)
-    assert reason_of([infinite]) is NoNoise.NOT_FINITE
+    assert reason_of([infinite]) is Unavailable.GRADIENT_NOT_FINITE
 
 
 def test_one_sample_in_each_of_two_batches_is_enough():
@@ -226,7 +227,7 @@ class OfAFixedSize(nn.Module):
 def test_a_model_that_takes_whole_batches_only():
     generator = torch.Generator().manual_seed(9)
     batches = [regression_batch(16, generator) for _ in range(3)]
-    assert reason_of(batches[:1], OfAFixedSize()) is NoNoise.NOT_SPLITTABLE
+    assert reason_of(batches[:1], OfAFixedSize()) is Unavailable.NOT_SPLITTABLE
     assert measured(batches, OfAFixedSize()).num_parts == 3
 
 
@@ -240,8 +241,8 @@ def test_samples_that_cannot_be_counted():
             return self.memory(inputs)[1][0]
 
     packed = pack_padded_sequence(torch.randn(5, 4, 3), torch.tensor([5, 4, 2, 2]))
-    assert reason_of([({"inputs": packed}, torch.zeros(4, 1))], LastState()) is NoNoise.UNKNOWN_SIZES
-    assert reason_of([(torch.randn(5, 4, 3), torch.zeros(4, 1))], LastState()) is NoNoise.UNKNOWN_SIZES
+    assert reason_of([({"inputs": packed}, torch.zeros(4, 1))], LastState()) is Unavailable.UNKNOWN_SIZES
+    assert reason_of([(torch.randn(5, 4, 3), torch.zeros(4, 1))], LastState()) is Unavailable.UNKNOWN_SIZES
 
 
 def test_costs_one_evaluation_and_a_third_where_batches_are_split():

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from cyclewise.landscape.objective import Objective
-from cyclewise.landscape.recurrence import NoMemory, memory
+from cyclewise.landscape.recurrence import memory
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.landscape.unrolled import unrolled
 
 
@@ -308,9 +309,9 @@ def test_what_is_not_a_recurrence():
             return sum(self.encoder(row) for row in inputs)
 
     batch = torch.randn(8, 4, 3), torch.randn(4, 2)
-    assert memory(Objective(Siamese(), F.mse_loss, [batch])).reason is NoMemory.NO_RECURRENCE
+    assert memory(Objective(Siamese(), F.mse_loss, [batch])).reason is Unavailable.NO_RECURRENCE
     plain = Objective(nn.Linear(3, 2), F.mse_loss, [(torch.randn(4, 3), torch.randn(4, 2))])
-    assert memory(plain).reason is NoMemory.NO_RECURRENCE
+    assert memory(plain).reason is Unavailable.NO_RECURRENCE
     assert plain.cost == pytest.approx(1 / 3)
 
 
@@ -321,9 +322,9 @@ def test_refusals():
         return F.mse_loss(outputs[1][0], targets)
 
     found = memory(Objective(nn.GRU(3, 2), last, [({"input": packed}, torch.zeros(4, 2))]))
-    assert (found.recurrences, found.reason) == ((), NoMemory.PACKED)
+    assert (found.recurrences, found.reason) == ((), Unavailable.PACKED)
     short = memory(Objective(nn.GRU(3, 2), last, [(torch.randn(3, 4, 3), torch.zeros(4, 2))]))
-    assert short.reason is NoMemory.TOO_SHORT
+    assert short.reason is Unavailable.TOO_SHORT
 
 
 def test_states_that_are_cut_off():

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cyclewise as cw
+from cyclewise.landscape.unavailable import Unavailable
 from tests.landscape.watching import EVERY_STEP, batches, network, same, sgd, train
 
 # -- no trace -------------------------------------------------------------------------------------------------------
@@ -277,7 +278,8 @@ def test_the_default_intervals_are_counted_for_five_per_cent():
     model, watch = network(), cw.Watch()
     train(model, sgd(model), batches(50), watch=watch)
     assert watch.record.step.tolist() == [49]
-    assert dict(watch.record.unavailable) == {
+    assert dict(watch.record.unavailable) == dict.fromkeys(("noise_scale", "sharpness"), Unavailable.TOO_FEW_STEPS)
+    assert dict(watch.record.details) == {
         "noise_scale": "50 steps are fewer than the 1200 between two measurements; pass noise_every= to measure more "
         "often",
         "sharpness": "50 steps are fewer than the 3000 between two measurements; pass sharpness_every= to measure more "

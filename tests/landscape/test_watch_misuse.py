@@ -1,5 +1,6 @@
 """The watch misused, stopped, skipped, and where a number cannot be had."""
 
+import json
 import math
 import re
 
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cyclewise as cw
+from cyclewise.landscape.unavailable import Unavailable
 from tests.landscape.watching import EVERY_STEP, batches, sgd, train
 
 
@@ -121,9 +123,8 @@ def test_without_a_batch_only_norms_are_measured(caplog):
     record = watch.record
     assert math.isfinite(record.gradient_norm[0])
     assert math.isnan(record.sharpness[0])
-    assert dict(record.unavailable) == {
-        "noise_scale": "step() was given no batch", "sharpness": "step() was given no batch"
-    }  # fmt: skip
+    assert dict(record.unavailable) == dict.fromkeys(("noise_scale", "sharpness"), Unavailable.NO_BATCH)
+    assert record.details == ()
     assert caplog.messages == [
         "noise_scale is not watched: step() was given no batch", "sharpness is not watched: step() was given no batch",
     ]  # fmt: skip
@@ -153,7 +154,12 @@ def test_what_cannot_be_had_does_not_end_the_training():
 
     model, watch = Stubborn(), cw.Watch(**EVERY_STEP)
     train(model, sgd(model), batches(2), watch=watch)
-    missing = dict(watch.record.unavailable)
+    reasons, missing = dict(watch.record.unavailable), dict(watch.record.details)
+    assert reasons == {"noise_scale": Unavailable.NOT_SPLITTABLE, "sharpness": Unavailable.NOT_TWICE}
+    assert cw.Watched.from_dict(json.loads(json.dumps(watch.record.to_dict()))) == watch.record
+    later = cw.Watch(**EVERY_STEP)
+    later.load_state_dict(watch.state_dict())
+    assert later.record == watch.record
     assert re.match(
         r"the model does not take a part of a batch \(RuntimeError: shape '\[16, 6\]'", missing["noise_scale"]
     )

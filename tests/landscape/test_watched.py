@@ -51,6 +51,6 @@ def test_the_record_is_drawn_under_the_rate(tmp_path):
     with pytest.raises(cw.ArgumentError, match=r"^lr must have one number per step, got 1 for 2 steps; leave it out"):
         cw.Watched(step=[0, 1], lr=[0.1])
     with pytest.raises(
-        cw.ArgumentError, match=r"^values must describe a Watched of version 1, got record=None, versio"
+        cw.ArgumentError, match=r"^values must describe a Watched of version 2, got record=None, versio"
     ):
         cw.Watched.from_dict({})

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from cyclewise.landscape.measurements import Eigenvalue, Estimate, Inputs, Profile, Signal, Slice
     from cyclewise.landscape.noise import LayerNoise
     from cyclewise.landscape.recurrence import Recurrence
+    from cyclewise.landscape.unavailable import Unavailable
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Diagnosis:
     """What stands in the way of training, measured at one point.
 
     Gradient g and Hessian H are those of the mean loss over the batches. What could not be had is None, and
-    `unavailable` says why.
+    `unavailable` says why, and :meth:`why` in words.
 
     Attributes:
         findings: what was found, the most severe first; empty where nothing stands in the way.
@@ -48,7 +49,9 @@ class Diagnosis:
         noise_scale_std_error: its standard error.
         stability_limit: the largest stable learning rate of the optimizer given, by the quadratic model.
         spent: what it cost, in gradient evaluations: forward and backward over all batches.
-        unavailable: attribute name -> why it is None.
+        unavailable: attribute name -> why it is None, as a member of
+            :class:`~cyclewise.landscape.unavailable.Unavailable`.
+        details: attribute name -> more about that, such as the module that stands in the way.
         taylor: predicted against actual change of the loss down the gradient, over a range of rates.
         lr: the learning rate of the optimizer's fastest group.
         own_step: the same along shares of the optimizer's own next step, tried and taken back.
@@ -92,7 +95,8 @@ class Diagnosis:
     noise_scale_std_error: float | None = None
     stability_limit: float | None = None
     spent: float = 0.0
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    unavailable: "Mapping[str, Unavailable]" = field(default_factory=dict)
+    details: Mapping[str, str] = field(default_factory=dict)
     taylor: "Descent | None" = None
     lr: float | None = None
     own_step: "Descent | None" = None
@@ -124,6 +128,11 @@ class Diagnosis:
         """Return the loss along the direction `name`; None where it was not measured."""
         return next((profile for profile in self.profiles if profile.name == name), None)
 
+    def why(self, name: str) -> str | None:
+        """Return in words why the attribute `name` could not be had; None where it could."""
+        reason = self.unavailable.get(name)
+        return None if reason is None else self.details.get(name, str(reason))
+
     def __str__(self) -> str:
         counts = [
             f"{sum(f.severity == severity for f in self.findings)} {severity}"
@@ -150,10 +159,12 @@ class Diagnosis:
             ArgumentError: the values describe no diagnosis of this version.
         """
         from cyclewise.landscape.measurements import from_json
+        from cyclewise.landscape.unavailable import Unavailable
 
         check_record(values, "Diagnosis", _VERSION)
         fields = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
+        fields["unavailable"] = {name: Unavailable[reason] for name, reason in fields["unavailable"].items()}
         fields["findings"] = tuple(Finding.from_dict(finding) for finding in fields["findings"])
         for name, record in _records().items():
             if isinstance(fields[name], list):

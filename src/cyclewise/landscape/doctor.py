@@ -75,6 +75,7 @@ def diagnose(
     diagnosis = Diagnosis(
         **examination.values,
         unavailable=examination.unavailable,
+        details=examination.details,
         spent=objective.cost,
         settings={
             "optimizer": None if optimizer is None else type(optimizer).__name__,

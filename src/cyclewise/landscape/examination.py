@@ -1,7 +1,7 @@
 """The order of a diagnosis: what is cheap first, then the spectrum, then pictures, as far as the budget goes."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 from cyclewise.landscape.cliffs import descend, rates_around
 from cyclewise.landscape.costs import LOSS_COST
 from cyclewise.landscape.culprit import NotTwiceError
-from cyclewise.landscape.flow import gradient_flow
+from cyclewise.landscape.flow import FEWEST_LAYERS, gradient_flow
 from cyclewise.landscape.inputs import measure_inputs
 from cyclewise.landscape.journey import look_back, start_state
 from cyclewise.landscape.limits import stability_limit
@@ -22,6 +22,7 @@ from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.own_step import FACTORS, NoStepError, displacement
 from cyclewise.landscape.recurrence import memory
 from cyclewise.landscape.spectrum import Spectrum, spectrum
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.param_groups import read_rates
 from cyclewise.velocity import VelocitySGD
 
@@ -41,8 +42,8 @@ _NEEDS_A_CURVATURE = (
 )  # fmt: skip
 _NEEDS_A_LOSS = (
     "gradient_norm", "parameter_norm", "curvature_along_gradient", "best_step", "sharpness", "lambda_min", "trace",
-    "condition_number", "noise_scale", "stability_limit", "taylor", "lr", "own_step", "signal", "flow_factor",
-    "flow_total", "update_factor", "plane", "density", "journey",
+    "condition_number", "noise_scale", "noise_scale_std_error", "stability_limit", "taylor", "lr", "own_step",
+    "signal", "flow_factor", "flow_total", "update_factor", "plane", "density", "journey",
 )  # fmt: skip
 # Products that the limit of an optimizer with a preconditioner may take, and the fewest that say anything.
 _LIMIT_PRODUCTS = 15
@@ -64,12 +65,14 @@ class Examination:
     Attributes:
         values: what was measured, by attribute of :class:`~cyclewise.landscape.diagnosis.Diagnosis`.
         unavailable: attribute -> why it could not be had.
+        details: attribute -> more about that, where there is more to say.
         spent_on: what -> gradient evaluations.
     """
 
     def __init__(self, objective: Objective, optimizer: Optimizer | None, *, seed: int, budget: float) -> None:
         self.values: dict[str, Any] = {}
-        self.unavailable: dict[str, str] = {}
+        self.unavailable: dict[str, Unavailable] = {}
+        self.details: dict[str, str] = {}
         self.spent_on: dict[str, float] = {}
         self._objective = objective
         self._optimizer = optimizer
@@ -89,7 +92,7 @@ class Examination:
             loss = objective.loss()
         self.values |= {"loss": loss, "num_parameters": objective.num_parameters}
         if not math.isfinite(loss):
-            self.unavailable |= dict.fromkeys(_NEEDS_A_LOSS, "the loss is not finite")
+            self.unavailable |= dict.fromkeys(_NEEDS_A_LOSS, Unavailable.LOSS_NOT_FINITE)
             return
         weights = objective.flatten(objective.parameters)
         self.values["parameter_norm"] = float(weights.double().norm())
@@ -104,7 +107,7 @@ class Examination:
         self._profiles(gradient, found)
         way = None
         if start is None:
-            self.unavailable["journey"] = "no start was given"
+            self.unavailable["journey"] = Unavailable.NO_START
         elif self._affords(_JOURNEY_COST, "journey"):
             way = self._journey(start_state(start, objective), gradient)
         self._plane(gradient, found, way)
@@ -114,32 +117,34 @@ class Examination:
         if self._optimizer is not None:
             self.values["lr"] = max(read_rates(self._optimizer))
         else:
-            self.unavailable |= dict.fromkeys(("lr", "own_step", "stability_limit"), "no optimizer was given")
+            self.unavailable |= dict.fromkeys(("lr", "own_step", "stability_limit"), Unavailable.NO_OPTIMIZER)
         if not math.isfinite(self.values["gradient_norm"]):
-            self._lack(_NEEDS_A_CURVATURE, "the gradient is not finite")
+            self._lack(_NEEDS_A_CURVATURE, Unavailable.GRADIENT_NOT_FINITE)
             return None
         try:
             product = self._along_the_gradient(gradient)
             if not bool(torch.isfinite(product).all()):
-                self._lack(_NEEDS_A_CURVATURE, "the curvature is not finite")
+                self._lack(_NEEDS_A_CURVATURE, Unavailable.CURVATURE_NOT_FINITE)
                 return None
             self._taylor(gradient, product)
             self._own_step(gradient)
             return self._spectrum()
         except NotTwiceError as error:
-            self._lack(_NEEDS_A_CURVATURE, str(error))
+            self._lack(_NEEDS_A_CURVATURE, Unavailable.NOT_TWICE, str(error))
             return None
 
-    def _lack(self, names: Iterable[str], reason: str) -> None:
+    def _lack(self, names: Iterable[str], reason: Unavailable, detail: str | None = None) -> None:
         for name in names:
-            if self.values.get(name) is None:
+            if self.values.get(name) is None and name not in self.unavailable:
                 self.values.pop(name, None)
-                self.unavailable.setdefault(name, reason)
+                self.unavailable[name] = reason
+                if detail is not None:
+                    self.details[name] = detail
 
     def _affords(self, cost: float, *names: str) -> bool:
         if self._budget - self._objective.cost >= cost:
             return True
-        self._lack(names, "the budget was spent")
+        self._lack(names, Unavailable.BUDGET)
         return False
 
     def _noise(self) -> None:
@@ -147,7 +152,9 @@ class Examination:
         self.values["noise_scale"] = noise.noise_scale
         self.values["noise_scale_std_error"] = noise.noise_scale_std_error
         if noise.reason is not None:
-            self.unavailable["noise_scale"] = noise.reason.value
+            self.unavailable |= {"noise_scale": noise.reason, "noise_scale_std_error": noise.reason}
+        elif noise.noise_scale_std_error is None:
+            self.unavailable["noise_scale_std_error"] = Unavailable.TWO_PARTS
         if noise.signal is None or noise.variance is None or noise.noise_norm is None or noise.num_samples is None:
             self.unavailable["signal"] = self.unavailable["noise_scale"]
             return
@@ -174,16 +181,16 @@ class Examination:
             "update_factor": flow.update_factor,
         }
         reasons = {
-            "flow_factor": "gradients flow through fewer than three layers",
-            "flow_total": "no gradient comes out of the last layer, or there is one layer only",
-            "update_factor": "fewer than three layers hold weights of their own",
+            "flow_factor": _no_factor([layer.gradient_norm for layer in flow.layers], Unavailable.FEW_LAYERS),
+            "flow_total": Unavailable.NO_OUTPUT_GRADIENT,
+            "update_factor": _no_factor([ratio for _, ratio in flow.update_ratios], Unavailable.FEW_WEIGHTS),
         }
         self.unavailable |= {name: reason for name, reason in reasons.items() if self.values[name] is None}
         with self._charged("gradient flow by lag"):
             found = memory(self._objective, seed=self._seed)
         self.values["recurrences"] = found.recurrences
         if found.reason is not None:
-            self.unavailable["recurrences"] = found.reason.value
+            self.unavailable["recurrences"] = found.reason
 
     def _along_the_gradient(self, gradient: Tensor) -> Tensor:
         with self._charged("curvature along the gradient"):
@@ -193,13 +200,13 @@ class Examination:
             self.values["curvature_along_gradient"] = along
             self.values["best_step"] = self.values["gradient_norm"] ** 2 / along if along > 0 else None
             if along <= 0:
-                self.unavailable["best_step"] = "the loss does not curve up along the gradient"
+                self.unavailable["best_step"] = Unavailable.NOT_CURVED_UP
         return product
 
     def _taylor(self, gradient: Tensor, product: Tensor) -> None:
         norm = self.values["gradient_norm"]
         if not norm > _ALMOST_ZERO * abs(self.values["loss"]):
-            self.unavailable["taylor"] = "the gradient is zero"
+            self.unavailable["taylor"] = Unavailable.ZERO_GRADIENT
             return
         rates = rates_around(norm, self.values["curvature_along_gradient"], self.values["parameter_norm"])
         if self._affords(len(rates) * _POINT_COST + _SPECTRUM_COST, "taylor"):
@@ -216,10 +223,10 @@ class Examination:
         try:
             move = displacement(self._objective, self._optimizer, gradient)
         except NoStepError as error:
-            self.unavailable["own_step"] = str(error)
+            self.unavailable["own_step"] = error.reason
             return
         if not bool(torch.isfinite(move).all()):
-            self.unavailable["own_step"] = "the optimizer's step is not finite"
+            self.unavailable["own_step"] = Unavailable.STEP_NOT_FINITE
             return
         with self._charged("the optimizer's own step"):
             self.values["own_step"] = descend(
@@ -244,7 +251,7 @@ class Examination:
             "density": found.density,
         }
         if found.condition is None:
-            self.unavailable["condition_number"] = "no eigenvalue is positive beyond rounding"
+            self.unavailable["condition_number"] = Unavailable.NO_POSITIVE_EIGENVALUE
         else:
             self.values["condition_number"] = found.condition.value
             self.values["condition_is_lower_bound"] = found.condition.is_lower_bound
@@ -266,7 +273,7 @@ class Examination:
             )
         self.values["stability_limit"] = limit.value
         if limit.reason is not None:
-            self.unavailable["stability_limit"] = limit.reason.value
+            self.unavailable["stability_limit"] = limit.reason
 
     def _product_cost(self) -> float:
         # Asking may build the graphs that the products then share.
@@ -322,10 +329,10 @@ class Examination:
             if float(rest.norm()) > _INDEPENDENT * float(vector.norm()) > 0.0:
                 axes.append((name, rest / rest.norm()))
         if len(axes) < 2:
-            self.unavailable["plane"] = "there are no two independent directions"
+            self.unavailable["plane"] = Unavailable.NO_TWO_DIRECTIONS
             return
         if self._budget - objective.cost < _PLANE**2 * LOSS_COST:
-            self.unavailable["plane"] = "the budget was spent"
+            self.unavailable["plane"] = Unavailable.BUDGET
             return
         (x_name, x_axis), (y_name, y_axis) = axes
         reach = 0.3 * (self.values["parameter_norm"] or 1.0)
@@ -348,3 +355,10 @@ class Examination:
             self._objective.agree_on_cost()
         finally:
             self.spent_on[what] = self.spent_on.get(what, 0.0) + self._objective.cost - before
+
+
+def _no_factor(norms: Sequence[float], too_few: Unavailable) -> Unavailable:
+    """Return why some norms have no factor from one to the next."""
+    if len(norms) < FEWEST_LAYERS:
+        return too_few
+    return Unavailable.NO_GRADIENT if all(map(math.isfinite, norms)) else Unavailable.GRADIENT_NOT_FINITE

@@ -32,7 +32,7 @@ from cyclewise.ranks import gathered, sum_over_ranks
 _CONSTANT = 1e-5
 # Where the derivative is below 5 % of its largest value.
 _SATURATED: dict[Kind, float] = {"tanh": math.sqrt(0.95), "sigmoid": (1.0 + math.sqrt(0.95)) / 2.0}
-_FEWEST_LAYERS = 3
+FEWEST_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -336,7 +336,7 @@ def _weight_ratios(objective: Objective, gradient: Tensor) -> dict[str, float]:
 
 def _per_layer(norms: Sequence[float]) -> tuple[float | None, float | None]:
     """Return the factor per layer from the last norm back to the first, by least squares on the logarithms."""
-    if len(norms) < _FEWEST_LAYERS or not all(map(math.isfinite, norms)) or max(norms) == 0.0:
+    if len(norms) < FEWEST_LAYERS or not all(map(math.isfinite, norms)) or max(norms) == 0.0:
         return None, None
     # A norm of zero has underflowed somewhere on its way.
     logs = [math.log(max(norm, torch.finfo(torch.float32).tiny)) for norm in reversed(norms)]

@@ -16,8 +16,23 @@ from torch import Tensor
 
 from cyclewise.landscape.moments import Moments, moments_of
 from cyclewise.landscape.parts import batch_size, parts_of
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.state import preserve
 from cyclewise.stepping import Step
+
+
+class NoPartsError(Exception):
+    """There are no two parts of the data to compare.
+
+    Args:
+        reason: why.
+        detail: more about that.
+    """
+
+    def __init__(self, reason: Unavailable, detail: str | None = None) -> None:
+        super().__init__(detail or str(reason))
+        self.reason = reason
+        self.detail = detail
 
 
 def step_noise(step: Step, batches: Sequence[Any], parameters: Sequence[Tensor], *, scale: float) -> Moments:
@@ -33,29 +48,30 @@ def step_noise(step: Step, batches: Sequence[Any], parameters: Sequence[Tensor],
         scale: what the loss is multiplied by for the backward pass, as a scaler of float16 does.
 
     Raises:
-        ValueError: there are no two parts; the message says why.
+        NoPartsError: there are no two parts.
     """
     parts = _two_parts(batches)
     try:
         with preserve(step.model, step.loss_fn), torch.enable_grad():
             gradients = torch.stack([_gradient(step, part, parameters, scale) for part, _ in parts])
     except Exception as error:  # the model has just run on the batches themselves
-        raise ValueError(f"the model does not take a part of a batch ({type(error).__name__}: {error})") from error
+        detail = f"the model does not take a part of a batch ({type(error).__name__}: {error})"
+        raise NoPartsError(Unavailable.NOT_SPLITTABLE, detail) from error
     return moments_of(gradients / scale, [count for _, count in parts])
 
 
 def _two_parts(batches: Sequence[Any]) -> list[tuple[Any, int]]:
     if not batches:
-        raise ValueError("step() was given no batch")
+        raise NoPartsError(Unavailable.NO_BATCH)
     counted = [(batch, batch_size(batch)) for batch in batches[:2]]
     known = [(batch, size) for batch, size in counted if size]
     if len(known) == 2:
         return known
     if not known:
-        raise ValueError("the samples of a batch cannot be counted: its tensors differ in their first dimension")
+        raise NoPartsError(Unavailable.UNKNOWN_SIZES)
     parts = parts_of(known[0][0], 2)
     if parts is None:
-        raise ValueError("a batch of one sample cannot be halved")
+        raise NoPartsError(Unavailable.ONE_SAMPLE)
     return parts
 
 

@@ -18,7 +18,6 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -27,20 +26,11 @@ from torch.optim import Optimizer
 
 from cyclewise.landscape.lanczos import RitzPair, Settled, lanczos, random_start
 from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.velocity import VelocitySGD
 
 _TOLERANCE = 0.005
 _MOST_PRODUCTS = 30
-
-
-class LimitReason(Enum):
-    """Why an optimizer has no stability limit."""
-
-    UNKNOWN_OPTIMIZER = "no formula for the stability of this optimizer is known here"
-    NO_STATE = "the optimizer has made no step yet, so what it divides by is not known; diagnose after some steps"
-    MIXED_GROUPS = "the parameter groups differ in momentum, so there is no one limit for all of them"
-    NO_CURVATURE = "the loss curves up in no direction, so any rate is stable on its quadratic model"
-    OTHER_PARAMETERS = "the optimizer holds none of the model's parameters"
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Limit:
     """
 
     value: float | None
-    reason: LimitReason | None = None
+    reason: Unavailable | None = None
     sharpness: float | None = None
     residual: float | None = None
 
@@ -107,11 +97,11 @@ def stability_limit(
         0.95
     """
     felt = felt_by(optimizer, objective)
-    if isinstance(felt, LimitReason):
+    if isinstance(felt, Unavailable):
         return Limit(None, felt)
     value, residual = felt.sharpness(sharpness, max_products, seed)
     if not value > residual:
-        return Limit(None, LimitReason.NO_CURVATURE, value, residual)
+        return Limit(None, Unavailable.NO_CURVATURE, value, residual)
     return Limit(felt.momentum.edge / value, None, value, residual)
 
 
@@ -130,23 +120,23 @@ def sharpness_limit(optimizer: Optimizer) -> float | None:
     return momenta.pop().edge / fastest if len(momenta) == 1 and fastest > 0.0 else None
 
 
-def felt_by(optimizer: Optimizer, objective: Objective) -> "Felt | LimitReason":
+def felt_by(optimizer: Optimizer, objective: Objective) -> "Felt | Unavailable":
     """Return what the optimizer feels of the objective's Hessian, or why that is not known."""
     optimizer = _unwrapped(optimizer)
     describe = _OPTIMIZERS.get(_defining_class(optimizer))
     if describe is None:
-        return LimitReason.UNKNOWN_OPTIMIZER
+        return Unavailable.UNKNOWN_OPTIMIZER
     known = {id(p) for p in objective.parameters}
     groups = [group for group in optimizer.param_groups if any(id(p) in known for p in group["params"])]
     if not groups:
-        return LimitReason.OTHER_PARAMETERS
+        return Unavailable.OTHER_PARAMETERS
     momenta = {describe(group) for group in groups}
     if len(momenta) > 1:
-        return LimitReason.MIXED_GROUPS
+        return Unavailable.MIXED_GROUPS
     try:
         return Felt(optimizer, objective, groups, momenta.pop())
     except _NoStateError:
-        return LimitReason.NO_STATE
+        return Unavailable.NO_STATE
 
 
 class _NoStateError(Exception):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -107,7 +108,7 @@ class Slice:
 
 
 def as_json(value: Any) -> Any:
-    """Return a record, or a container of records and numbers, as plain JSON values; not finite becomes None.
+    """Return a record, or a container, as plain JSON values; not finite becomes None, of an enum the member's name.
 
     >>> as_json(Profile("gradient", (0.0, 1.0), (2.0, math.inf)))
     {'name': 'gradient', 'distances': [0.0, 1.0], 'losses': [2.0, None]}
@@ -118,6 +119,8 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [as_json(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value

@@ -17,7 +17,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -28,23 +27,13 @@ from torch import Tensor
 from cyclewise.landscape.moments import STD_ERRORS, Moments, Products, fieller, moments_of
 from cyclewise.landscape.objective import LOSS_COST, Objective
 from cyclewise.landscape.parts import batch_size, parts_of
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.ranks import gathered, sum_over_ranks
 from cyclewise.stepping import batch_loss
 
 # Enough for a standard error, few enough that small parts do not waste the machine.
 _NUM_PARTS = 8
 _BYTES = 8
-
-
-class NoNoise(Enum):
-    """Why there is no noise scale."""
-
-    ONE_SAMPLE = "there is one sample only, and noise shows in the differences between samples"
-    UNKNOWN_SIZES = "the samples of a batch cannot be counted, because its tensors differ in their first dimension"
-    NOT_SPLITTABLE = "there is one batch only, and the model or the loss does not take a part of it"
-    NO_SIGNAL = "the gradient is zero within its own noise, so no batch size can be told to be large enough"
-    NO_GRADIENT = "the gradients of all samples are zero"
-    NOT_FINITE = "a gradient is not finite"
 
 
 @dataclass(frozen=True)
@@ -93,7 +82,7 @@ class GradientNoise:
     noise_scale: float | None
     noise_scale_std_error: float | None
     noise_scale_interval: tuple[float, float | None] | None
-    reason: NoNoise | None
+    reason: Unavailable | None
     signal: float | None
     signal_std_error: float | None
     variance: float | None
@@ -183,11 +172,11 @@ def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> Grad
 
 def _scale(
     moments: Moments,
-) -> tuple[float | None, float | None, tuple[float, float | None] | None, NoNoise | None]:
+) -> tuple[float | None, float | None, tuple[float, float | None] | None, Unavailable | None]:
     signal, variance, covariance = moments.signal, moments.variance, moments.covariance
     interval = None if covariance is None else fieller(signal, variance, covariance)
     if signal <= 0.0:
-        return None, None, interval, NoNoise.NO_SIGNAL
+        return None, None, interval, Unavailable.NO_SIGNAL
     scale, error = variance / signal, None
     if covariance is not None:
         squared = covariance[1][1] - 2.0 * scale * covariance[0][1] + scale**2 * covariance[0][0]
@@ -195,14 +184,14 @@ def _scale(
     return scale, error, interval, None
 
 
-def _refusal(gradients: Tensor, known: Sequence[int], *, num_batches: int) -> NoNoise | None:
+def _refusal(gradients: Tensor, known: Sequence[int], *, num_batches: int) -> Unavailable | None:
     if not bool(torch.isfinite(gradients).all()):
-        return NoNoise.NOT_FINITE
+        return Unavailable.GRADIENT_NOT_FINITE
     if len(known) < num_batches:
-        return NoNoise.UNKNOWN_SIZES
+        return Unavailable.UNKNOWN_SIZES
     if len(gradients) < 2:
-        return NoNoise.ONE_SAMPLE if known[0] < 2 else NoNoise.NOT_SPLITTABLE
-    return None if bool((gradients != 0).any()) else NoNoise.NO_GRADIENT
+        return Unavailable.ONE_SAMPLE if known[0] < 2 else Unavailable.NOT_SPLITTABLE
+    return None if bool((gradients != 0).any()) else Unavailable.NO_GRADIENT
 
 
 def _batch_gradients(objective: Objective, num_parts: int, sizes: Sequence[int]) -> tuple[Tensor, list[int], Tensor]:

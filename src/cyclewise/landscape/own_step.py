@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.state import preserve
 from cyclewise.stepping import needs_closure
 
@@ -17,7 +18,15 @@ _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
 class NoStepError(Exception):
-    """The optimizer's step cannot be tried; the message says why."""
+    """The optimizer's step cannot be tried.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: Unavailable) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def displacement(objective: Objective, optimizer: Optimizer, gradient: Tensor) -> Tensor:
@@ -30,10 +39,10 @@ def displacement(objective: Objective, optimizer: Optimizer, gradient: Tensor) -
         NoStepError: the step needs a closure, or moves none of the parameters.
     """
     if needs_closure(optimizer):
-        raise NoStepError(f"{type(optimizer).__name__} needs a closure for its step")
+        raise NoStepError(Unavailable.NEEDS_CLOSURE)
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(id(p) in owned for p in objective.parameters):
-        raise NoStepError("the optimizer holds none of the model's parameters")
+        raise NoStepError(Unavailable.OTHER_PARAMETERS)
     with preserve(objective.model, optimizer), _without_hooks(optimizer):
         before = [p.detach().clone() for p in objective.parameters]
         for group in optimizer.param_groups:

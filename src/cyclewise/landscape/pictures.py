@@ -29,7 +29,7 @@ def section(diagnosis: "Diagnosis") -> Section:
         rows = [[what, f"{cost:.1f}"] for what, cost in spent_on.items()]
         tables.append(Table(["measurement", "gradient evaluations"], rows, caption="What it cost"))
     if diagnosis.unavailable:
-        rows = [[name, reason] for name, reason in diagnosis.unavailable.items()]
+        rows = [[name, diagnosis.why(name) or ""] for name in diagnosis.unavailable]
         tables.append(Table(["not measured", "why"], rows, caption="What could not be had"))
     return Section(
         title="What stands in the way",

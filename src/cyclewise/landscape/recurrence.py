@@ -18,7 +18,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from cyclewise.landscape.objective import LOSS_COST, Objective
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.landscape.unrolled import State, unrolled
 from cyclewise.ranks import gathered
 
@@ -39,14 +39,6 @@ _NUM_PROBES = 3
 _SAME = 1e-3
 
 Key = tuple[nn.Module, int, int]
-
-
-class NoMemory(Enum):
-    """Why no recurrence was measured."""
-
-    NO_RECURRENCE = "no module's output depends on its own earlier output"
-    PACKED = "a packed sequence enters the recurrence, and its samples end at different steps"
-    TOO_SHORT = "the sequences have fewer than four steps"
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class Memory:
     """
 
     recurrences: tuple[Recurrence, ...]
-    reason: NoMemory | None
+    reason: Unavailable | None
 
 
 def memory(objective: Objective, *, most_batches: int = 2, seed: int = 0) -> Memory:
@@ -156,7 +148,7 @@ def memory(objective: Objective, *, most_batches: int = 2, seed: int = 0) -> Mem
     recurrences = [item.record(name) for name, item in merged.items() if item.num_steps >= _FEWEST_STEPS]
     if recurrences:
         return Memory(tuple(recurrences), None)
-    return Memory((), NoMemory.PACKED if packed else NoMemory.TOO_SHORT if layers else NoMemory.NO_RECURRENCE)
+    return Memory((), Unavailable.PACKED if packed else Unavailable.TOO_SHORT if layers else Unavailable.NO_RECURRENCE)
 
 
 class _Found:

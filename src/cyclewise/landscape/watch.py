@@ -16,11 +16,13 @@ from torch.optim import Optimizer
 
 from cyclewise._validation import positive, whole
 from cyclewise.errors import ArgumentError
-from cyclewise.landscape.halves import step_noise
-from cyclewise.landscape.limits import LimitReason, felt_by, sharpness_limit
+from cyclewise.landscape.culprit import NotTwiceError
+from cyclewise.landscape.halves import NoPartsError, step_noise
+from cyclewise.landscape.limits import felt_by, sharpness_limit
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.parts import batch_size
 from cyclewise.landscape.tracking import track
+from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.landscape.watched import Rows, Watched
 from cyclewise.param_groups import read_rates
 from cyclewise.ranks import is_distributed, mean_over_ranks
@@ -76,7 +78,8 @@ class LoopWatch:
     _num_samples: int | None
     _rows: Rows
     _direction: Tensor | None
-    _unavailable: dict[str, str]
+    _unavailable: dict[str, Unavailable]
+    _details: dict[str, str]
     _has_seen: bool
     _num_unseen: int
     # The row of the update that comes, and the weights before it.
@@ -228,26 +231,26 @@ class LoopWatch:
         parameters = [p for p in step.model.parameters() if p.requires_grad]
         try:
             noise = step_noise(step, batches, parameters, scale=scale)
-        except ValueError as error:
-            self._lacks("noise_scale", str(error))
+        except NoPartsError as error:
+            self._lacks("noise_scale", error.reason, error.detail)
             return
         variance, squared = mean_over_ranks([noise.variance, noise.signal], step.device)
         row["gradient_variance"], row["squared_gradient"] = variance, squared
 
     def _measure_sharpness(self, step: Step, batches: Sequence[Any], row: dict[str, Any]) -> None:
         if not batches:
-            self._lacks("sharpness", "step() was given no batch")
+            self._lacks("sharpness", Unavailable.NO_BATCH)
             return
         try:
             with preserve(step.model, step.loss_fn), torch.enable_grad():
                 objective = Objective(step.model, step.loss_fn, list(batches), freezes_batch_norm=False)
                 felt = felt_by(step.optimizer, objective)
-                if felt is LimitReason.NO_STATE:  # before the first update: the Hessian itself is another matter
+                if felt is Unavailable.NO_STATE:  # before the first update: the Hessian itself is another matter
                     return
                 found = track(
                     objective,
                     num_products=self.num_products,
-                    felt=None if isinstance(felt, LimitReason) else felt,
+                    felt=None if isinstance(felt, Unavailable) else felt,
                     last=self._direction,
                 )
         except (RuntimeError, ArgumentError) as error:
@@ -255,7 +258,9 @@ class LoopWatch:
             # or too much for the device. Other ranks would wait for this one.
             if is_distributed():
                 raise
-            self._lacks("sharpness", str(error).splitlines()[0])
+            is_known = isinstance(error, NotTwiceError)
+            reason = Unavailable.NOT_TWICE if is_known else Unavailable.NO_CURVATURE_MEASURED
+            self._lacks("sharpness", reason, str(error).splitlines()[0])
             return
         if found is not None:
             self._direction = found.direction
@@ -273,31 +278,36 @@ class LoopWatch:
             num_ranks = torch.distributed.get_world_size() if is_distributed() else 1
             self._num_samples = sum(known) * num_ranks
 
-    def _lacks(self, name: str, reason: str) -> None:
+    def _lacks(self, name: str, reason: Unavailable, detail: str | None = None) -> None:
         if name not in self._unavailable:
-            _log.warning("%s is not watched: %s", name, reason)
+            _log.warning("%s is not watched: %s", name, detail or reason)
         self._unavailable[name] = reason
+        self._details.pop(name, None)
+        if detail is not None:
+            self._details[name] = detail
 
     # -- the record -------------------------------------------------------------------------------------------------
 
     @property
     def record(self) -> Watched:
         """What was measured so far."""
-        missing = dict(self._unavailable)
+        missing, details = dict(self._unavailable), dict(self._details)
         for name, column in (("noise", "noise_scale"), ("sharpness", "sharpness")):
             every = self._intervals.get(name)
             if every is not None and self._num_steps < every:
-                missing.setdefault(
-                    column,
-                    f"{self._num_steps} steps are fewer than the {every} between two measurements; "
-                    f"pass {name}_every= to measure more often",
-                )
+                if column not in missing:
+                    missing[column] = Unavailable.TOO_FEW_STEPS
+                    details[column] = (
+                        f"{self._num_steps} steps are fewer than the {every} between two measurements; "
+                        f"pass {name}_every= to measure more often"
+                    )
         return Watched(
             **self._rows.columns(),
             num_steps=self._num_steps,
             num_samples=self._num_samples,
             settings=tuple(self._settings().items()),
             unavailable=tuple(missing.items()),
+            details=tuple(details.items()),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -307,7 +317,8 @@ class LoopWatch:
             "num_samples": self._num_samples,
             "rows": self._rows.state(),
             "direction": self._direction,
-            "unavailable": dict(self._unavailable),
+            "unavailable": {name: reason.name for name, reason in self._unavailable.items()},
+            "details": dict(self._details),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -316,14 +327,15 @@ class LoopWatch:
         self._num_steps, self._num_samples = state["num_steps"], state["num_samples"]
         self._rows = Rows(state["rows"])
         self._direction = state["direction"]
-        self._unavailable = dict(state["unavailable"])
+        self._unavailable = {name: Unavailable[reason] for name, reason in state["unavailable"].items()}
+        self._details = dict(state["details"])
 
     def _forget(self) -> None:
         self._num_steps = 0
         self._num_samples = None
         self._rows = Rows()
         self._direction = None
-        self._unavailable = {}
+        self._unavailable, self._details = {}, {}
         self._wait()
 
     def _wait(self) -> None:

@@ -13,11 +13,12 @@ from torch import Tensor
 from cyclewise._validation import check_record
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
+from cyclewise.landscape.unavailable import Unavailable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_VERSION = 1
+_VERSION = 2
 _STEPS_LABEL = "step (optimizer updates)"
 # Weight of the past in the averages behind the noise scale: about ten measurements (arXiv:1812.06162, appendix A.1,
 # leaves it open).
@@ -56,6 +57,7 @@ class Watched:
         num_samples: samples in one update; None where they could not be counted.
         settings: how it was measured.
         unavailable: what could not be had, each with the reason.
+        details: what could not be had, each with more about the reason, where there is more to say.
 
     Example:
         >>> watched = Watched(step=[9, 19], lr=[0.1, 0.1], gradient_norm=[2.0, 1.5], update_ratio=[0.002, 0.001],
@@ -80,7 +82,8 @@ class Watched:
     num_steps: int = 0
     num_samples: int | None = None
     settings: tuple[tuple[str, Any], ...] = ()
-    unavailable: tuple[tuple[str, str], ...] = ()
+    unavailable: tuple[tuple[str, Unavailable], ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         steps = np.array(self.step, dtype=np.int64)
@@ -144,6 +147,7 @@ class Watched:
             num_samples=later.num_samples if later.num_samples is not None else self.num_samples,
             settings=later.settings or self.settings,
             unavailable=later.unavailable,
+            details=later.details,
         )
 
     def __str__(self) -> str:
@@ -175,7 +179,8 @@ class Watched:
             "num_steps": self.num_steps,
             "num_samples": self.num_samples,
             "settings": dict(self.settings),
-            "unavailable": dict(self.unavailable),
+            "unavailable": {name: reason.name for name, reason in self.unavailable},
+            "details": dict(self.details),
         }
 
     @classmethod
@@ -196,7 +201,8 @@ class Watched:
             num_steps=values["num_steps"],
             num_samples=values["num_samples"],
             settings=tuple(values["settings"].items()),
-            unavailable=tuple(values["unavailable"].items()),
+            unavailable=tuple((name, Unavailable[reason]) for name, reason in values["unavailable"].items()),
+            details=tuple(values["details"].items()),
         )
 
     def charts(self) -> list[Chart]:
@@ -229,7 +235,8 @@ class Watched:
 
     def section(self) -> Section:
         """Return this record's part of a report."""
-        rows = [[name, reason] for name, reason in self.unavailable]
+        details = dict(self.details)
+        rows = [[name, details.get(name, str(reason))] for name, reason in self.unavailable]
         return Section(
             title="During training",
             conclusion=f"{self}.",
@@ -275,7 +282,7 @@ class Watched:
 
 COLUMNS = tuple(
     item.name for item in fields(Watched) if item.name not in ("step", "num_steps", "num_samples", "settings",
-                                                              "unavailable")
+                                                              "unavailable", "details")
 )  # fmt: skip
 
 _PLAIN_CHARTS = (
