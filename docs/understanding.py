@@ -18,7 +18,18 @@ from cyclewise.drawing.figure import draw
 HERE = Path(__file__).parent
 PAGE = HERE / "understanding-learning-rates.md"
 PICTURES = HERE / "pictures" / "understanding"
-TOPICS = ("descent", "sweep", "saddle", "cycles", "restarts", "one_cycle", "conditioning", "cliff", "powers")
+TOPICS = (
+    "descent",
+    "sweep",
+    "saddle",
+    "cycles",
+    "restarts",
+    "one_cycle",
+    "conditioning",
+    "cliff",
+    "powers",
+    "swarm",
+)
 
 
 def charts_of(topic: str) -> Sequence[Chart]:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from docs.pictures import cliff, conditioning, cycles, descent, one_cycle, powers, restarts, saddle, sweep
+from docs.pictures import cliff, conditioning, cycles, descent, one_cycle, powers, restarts, saddle, swarm, sweep
 from docs.understanding import PAGE, PICTURES, TOPICS, caption_of, charts_of, figure_of, with_caption, written_captions
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
@@ -90,6 +90,19 @@ def powers_explode_and_vanish():
     assert high / 1.1**100 == pytest.approx(low / 0.9**100)  # the same random matrix, scaled
 
 
+def the_swarm_gets_out_of_the_valley_that_descent_rests_in():
+    points, losses = swarm.descent()
+    result = swarm.search("PSO")
+    assert result.num_evaluations == swarm.BUDGET == len(losses)
+    assert losses[0] > losses[-1] > 4 * result.best_loss
+    np.testing.assert_allclose(points[-1], (3.0, -3.0), atol=0.05)  # the valley next to the start
+    assert swarm.value(result.apply_to(swarm.Pair())) == pytest.approx(result.best_loss)
+    # The lower picture's positions are those of the candidates.
+    dots = swarm.charts()[1].lines[0]
+    best = min(result.evaluations, key=lambda evaluation: evaluation.loss)
+    assert (dots.x[best.index], dots.y[best.index]) == pytest.approx(swarm.found())
+
+
 CHECKS = {
     "descent": four_rates_are_too_low_good_high_and_far_too_high,
     "sweep": the_suggestion_lies_left_of_the_lowest_point,
@@ -100,6 +113,7 @@ CHECKS = {
     "conditioning": the_two_equations_have_the_two_solutions,
     "cliff": the_cliff_throws_the_free_step_and_not_the_clipped_one,
     "powers": powers_explode_and_vanish,
+    "swarm": the_swarm_gets_out_of_the_valley_that_descent_rests_in,
 }
 
 
