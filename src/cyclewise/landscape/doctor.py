@@ -1,11 +1,13 @@
 """The doctor's door: measure the landscape around the present point, say what stands in the way, leave no trace."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from cyclewise._validation import instance, whole
+from cyclewise._validation import describe, instance, whole
+from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.diagnosis import Diagnosis
 from cyclewise.state import preserve
 from cyclewise.stepping import LossFunction, check_loader
@@ -20,6 +22,7 @@ def diagnose(
     *,
     optimizer: Optimizer | None = None,
     start: Any = None,
+    path: Sequence[Any] | None = None,
     seed: int = 0,
     budget: int = 200,
 ) -> Diagnosis:
@@ -36,6 +39,9 @@ def diagnose(
             Hessian are those of the mean loss over them.
         optimizer: the optimizer in use; without it there is no stability limit, and its own step is not tried.
         start: where training began: a model, or a state dict; then the way from there is looked at too.
+        path: where training was in between, in order: models, state dicts, or lists of parameters. The slice of the
+            landscape then lies in the plane that shows most of the way, and the way is drawn in it.
+            :class:`cyclewise.Watch` keeps some positions.
         seed: of dropout's masks and of the random directions; same seed, machine and thread count: same bits.
         budget: gradient evaluations to spend at most, at least 10; one is forward and backward over all batches.
 
@@ -68,10 +74,15 @@ def diagnose(
         instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", way_out="leave it out, or pass yours")
     whole("seed", seed, minimum=0, way_out="pass 0")
     whole("budget", budget, minimum=_FEWEST_EVALUATIONS, way_out="200 is a good number")
-    with preserve(model, optimizer, loss_fn, start, data=(batches,)):
+    if path is not None and not isinstance(path, Sequence):
+        raise ArgumentTypeError(
+            f"path must be a list of positions, got {describe(path)}; "
+            "gather them during training: path.append(copy.deepcopy(model.state_dict()))"
+        )
+    with preserve(model, optimizer, loss_fn, start, path, data=(batches,)):
         objective = Objective(model, loss_fn, batches, seed=int(seed))
         examination = Examination(objective, optimizer, seed=int(seed), budget=float(budget))
-        examination.run(start)
+        examination.run(start, path or ())
     diagnosis = Diagnosis(
         **examination.values,
         unavailable=examination.unavailable,

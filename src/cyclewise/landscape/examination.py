@@ -16,10 +16,12 @@ from cyclewise.landscape.flow import FEWEST_LAYERS, gradient_flow
 from cyclewise.landscape.inputs import measure_inputs
 from cyclewise.landscape.journey import look_back, start_state
 from cyclewise.landscape.limits import stability_limit
-from cyclewise.landscape.measurements import Eigenvalue, Estimate, Profile, Signal, Slice
+from cyclewise.landscape.measurements import Eigenvalue, Estimate, Profile, Signal
 from cyclewise.landscape.noise import gradient_noise
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.own_step import FACTORS, NoStepError, displacement
+from cyclewise.landscape.plane import PLANE_COST, slice_through
+from cyclewise.landscape.positions import position_of
 from cyclewise.landscape.recurrence import memory
 from cyclewise.landscape.spectrum import Spectrum, spectrum
 from cyclewise.landscape.unavailable import Unavailable
@@ -30,7 +32,6 @@ from cyclewise.velocity import VelocitySGD
 _SHARES = (-1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 1.0, 1.5)
 # A weight as initialisation draws it, for models whose weights are all but zero.
 _USUAL_WEIGHT = 0.1
-_PLANE = 7
 # Nine losses, twice where there is batch norm, and a gradient.
 _JOURNEY_COST = 8.0
 # A point on a line: a loss and a gradient. And the fewest products that show both ends of a spectrum.
@@ -48,7 +49,6 @@ _NEEDS_A_LOSS = (
 # Products that the limit of an optimizer with a preconditioner may take, and the fewest that say anything.
 _LIMIT_PRODUCTS = 15
 _FEWEST_PRODUCTS = 4
-_INDEPENDENT = 1e-3
 # Of the loss: a gradient this short is what rounding leaves.
 _ALMOST_ZERO = 1e-12
 
@@ -80,11 +80,12 @@ class Examination:
         self._budget = budget
         self._has_start = False
 
-    def run(self, start: Any) -> None:
+    def run(self, start: Any, path: Sequence[Any] = ()) -> None:
         """Measure.
 
         Args:
             start: a model or a state dict, or None.
+            path: positions in between, as :func:`~cyclewise.landscape.positions.position_of` takes them.
         """
         objective = self._objective
         self._has_start = start is not None
@@ -105,12 +106,14 @@ class Examination:
         self._flow()
         found = self._curvature(gradient)
         self._profiles(gradient, found)
-        way = None
+        places = [position_of(place, objective, name=f"path[{i}]") for i, place in enumerate(path)]
         if start is None:
             self.unavailable["journey"] = Unavailable.NO_START
         elif self._affords(_JOURNEY_COST, "journey"):
-            way = self._journey(start_state(start, objective), gradient)
-        self._plane(gradient, found, way)
+            first = start_state(start, objective)
+            self._journey(first, gradient, places)
+            places.insert(0, position_of(first, objective, name="start"))
+        self._plane(gradient, found, places)
 
     def _curvature(self, gradient: Tensor) -> Spectrum | None:
         """Measure what needs second derivatives; None where there are none, or the budget does not reach."""
@@ -282,7 +285,7 @@ class Examination:
 
     def _pictures(self) -> float:
         """Return what the pictures will cost."""
-        return (2 * len(_SHARES) + _PLANE**2) * LOSS_COST + (_JOURNEY_COST if self._has_start else 0.0)
+        return 2 * len(_SHARES) * LOSS_COST + PLANE_COST + (_JOURNEY_COST if self._has_start else 0.0)
 
     def _profiles(self, gradient: Tensor, found: Spectrum | None) -> None:
         if found is None or not self._affords(2 * len(_SHARES) * LOSS_COST):
@@ -304,44 +307,26 @@ class Examination:
         loss = abs(self.values["loss"])
         return float(min(size, math.sqrt(2.0 * loss / abs(curvature)))) if curvature and loss else float(size)
 
-    def _journey(self, start: dict[str, Tensor], gradient: Tensor) -> Tensor:
-        """Look back to the start, and return the way there, [P]."""
-        objective = self._objective
+    def _journey(self, start: dict[str, Tensor], gradient: Tensor, path: Sequence[Tensor]) -> None:
         with self._charged("way from the start"):
-            self.values["journey"] = look_back(objective, start, gradient=gradient)
-        names = [start[name].to(p) for name, p in zip(objective.names, objective.parameters, strict=True)]
-        return objective.flatten(names) - objective.flatten(objective.parameters)
+            self.values["journey"] = look_back(self._objective, start, gradient=gradient, path=path)
 
-    def _plane(self, gradient: Tensor, found: Spectrum | None, way: Tensor | None) -> None:
-        objective = self._objective
-        named = [("the way to the start", way), ("the gradient", -gradient)]
+    def _plane(self, gradient: Tensor, found: Spectrum | None, path: Sequence[Tensor]) -> None:
+        if self._budget - self._objective.cost < PLANE_COST:
+            self.unavailable["plane"] = Unavailable.BUDGET
+            return
+        named = [("the gradient", -gradient)]
         if found is not None:
             named += [
                 ("the smallest curvature", found.smallest.vector),
                 ("the largest curvature", found.largest.vector),
             ]
-        axes: list[tuple[str, Tensor]] = []
-        for name, vector in named:
-            if vector is None or len(axes) == 2:
-                continue
-            rest = vector - sum((axis * (axis @ vector) for _, axis in axes), objective.zeros())
-            # What is left of a vector that lies in the axis before it is rounding.
-            if float(rest.norm()) > _INDEPENDENT * float(vector.norm()) > 0.0:
-                axes.append((name, rest / rest.norm()))
-        if len(axes) < 2:
-            self.unavailable["plane"] = Unavailable.NO_TWO_DIRECTIONS
-            return
-        if self._budget - objective.cost < _PLANE**2 * LOSS_COST:
-            self.unavailable["plane"] = Unavailable.BUDGET
-            return
-        (x_name, x_axis), (y_name, y_axis) = axes
-        reach = 0.3 * (self.values["parameter_norm"] or 1.0)
-        places = [reach * (2.0 * i / (_PLANE - 1) - 1.0) for i in range(_PLANE)]
-        xs = places if way is None else [float(way.norm()) * (1.4 * i / (_PLANE - 1) - 0.2) for i in range(_PLANE)]
         with self._charged("slice of the landscape"):
-            rows = tuple(tuple(self._loss_at(x * x_axis + y * y_axis, 1.0) for x in xs) for y in places)
-        path = () if way is None else ((float(way @ x_axis), float(way @ y_axis)), (0.0, 0.0))
-        self.values["plane"] = Slice(x_name, y_name, tuple(xs), tuple(places), rows, path)
+            plane = slice_through(self._objective, named, path, size=self.values["parameter_norm"])
+        if plane is None:
+            self.unavailable["plane"] = Unavailable.NO_TWO_DIRECTIONS
+        else:
+            self.values["plane"] = plane
 
     def _loss_at(self, vector: Tensor, factor: float) -> float:
         with self._objective.moved(vector, factor):

@@ -72,7 +72,7 @@ def look_back(
     start: nn.Module | Mapping[str, Any],
     *,
     gradient: Tensor | None = None,
-    path: Sequence[nn.Module | Mapping[str, Any]] = (),
+    path: Sequence[Tensor] = (),
     num_points: int = 9,
 ) -> Journey:
     """Compare the model with what it was when training began.
@@ -85,12 +85,12 @@ def look_back(
         objective: the mean loss over the batches, at the present point.
         start: the model as it was, or its state dict.
         gradient: of the objective at the present point, [P]; None computes it, for one more gradient evaluation.
-        path: what the model was in between, in order, for the length of the path.
+        path: positions in between, in order, each [P], for the length of the path.
         num_points: points on the line, both ends included, at least 3.
 
     Raises:
-        ArgumentError: `start` or a place on `path` has other names or shapes, or `num_points` is below 3.
-        ArgumentTypeError: `start` or a place on `path` is neither a module nor a state dict.
+        ArgumentError: `start` has other names or shapes, or `num_points` is below 3.
+        ArgumentTypeError: `start` is neither a module nor a state dict.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -105,7 +105,6 @@ def look_back(
     model = objective.model
     now = state_of(model)
     first = start_state(start, objective)
-    places = [start_state(place, objective, name=f"path[{i}]") for i, place in enumerate(path)]
     positions = [i / (num_points - 1) for i in range(num_points)]
     own_dtype = objective.parameters[0].dtype
     batches = [converted(batch, own_dtype if own_dtype.is_floating_point else None) for batch in objective.batches]
@@ -123,7 +122,7 @@ def look_back(
     move = _flat(objective, now) - _flat(objective, first)
     displacement = float(move.norm())
     start_length = float(_flat(objective, first).norm())
-    stations = [_flat(objective, state) for state in (first, *places, now)]
+    stations = [_flat(objective, first), *path, _flat(objective, now)]
     return Journey(
         displacement=displacement,
         relative_displacement=displacement / start_length if start_length > 0.0 else math.inf,
@@ -135,17 +134,16 @@ def look_back(
         angle=_angle(-start_gradient, move),
         angle_at_end=_angle(-gradient, move),
         start_gradient=float(start_gradient.double().norm()),
-        length=sum(float((b - a).norm()) for a, b in pairwise(stations)) if places else None,
+        length=sum(float((b - a).norm()) for a, b in pairwise(stations)) if path else None,
     )
 
 
-def start_state(start: Any, objective: Objective, *, name: str = "start") -> dict[str, Tensor]:
+def start_state(start: Any, objective: Objective) -> dict[str, Tensor]:
     """Return the start as parameters and buffers by name, on the model's device.
 
     Args:
         start: a model or a state dict.
         objective: of the model whose start it is.
-        name: what it is called in messages.
 
     Raises:
         ArgumentTypeError: it is neither a module nor a state dict.
@@ -157,11 +155,11 @@ def start_state(start: Any, objective: Objective, *, name: str = "start") -> dic
         start = state_of(start)
     if not isinstance(start, Mapping):
         raise ArgumentTypeError(
-            f"{name} must be a model or a state dict, got {describe(start)}; "
+            f"start must be a model or a state dict, got {describe(start)}; "
             "copy it before training: copy.deepcopy(model.state_dict())"
         )
     state = {str(key): value.detach() for key, value in start.items() if isinstance(value, Tensor)}
-    check_same_shapes(state_of(objective.model), state, names=("model", name))
+    check_same_shapes(state_of(objective.model), state, names=("model", "start"))
     return {key: value.to(objective.device) for key, value in state.items()}
 
 

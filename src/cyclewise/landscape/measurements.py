@@ -96,7 +96,10 @@ class Slice:
         x_name, y_name: the directions, both of norm 1 and at right angles.
         x, y: distances along them, in the norm of the parameters.
         losses: rows of y, columns of x.
-        path: points (x, y) of the training path's ends as they are seen in the plane: its start, then the present.
+        path: points (x, y) of the training path as they are seen in the plane: from its start to the present; the two
+            ends only where nothing in between was given.
+        path_share: share of the squared distances of the path's points from here that the plane shows; None without a
+            path.
     """
 
     x_name: str
@@ -105,6 +108,7 @@ class Slice:
     y: tuple[float, ...]
     losses: tuple[tuple[float, ...], ...]
     path: tuple[tuple[float, float], ...] = ()
+    path_share: float | None = None
 
 
 def as_json(value: Any) -> Any:

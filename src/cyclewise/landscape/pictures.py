@@ -209,12 +209,15 @@ def _plane_chart(plane: Slice) -> Chart:
             if xs:
                 role = "secondary" if i == 0 else "muted"
                 lines.append(Line(f"loss {level:.3g}", xs, ys, role=role, dashed=i > 0))  # type: ignore[arg-type]
+    caption = "Lines of equal loss; the solid one is the lowest."
     if plane.path:
         lines.append(Line("from the start", [x for x, _ in plane.path], [y for _, y in plane.path]))
+    if len(plane.path) > 2 and plane.path_share is not None:
+        caption += f" The plane shows {plane.path_share:.0%} of the path's squared distances from here."
     lines.append(Line("here", [0.0], [0.0], points=True))
     return Chart(
         "A slice of the landscape", f"along {plane.x_name}", f"along {plane.y_name}", lines,
-        caption="Lines of equal loss; the solid one is the lowest.",
+        caption=caption,
     )  # fmt: skip
 
 

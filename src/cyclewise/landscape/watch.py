@@ -18,9 +18,11 @@ from cyclewise._validation import positive, whole
 from cyclewise.errors import ArgumentError
 from cyclewise.landscape.culprit import NotTwiceError
 from cyclewise.landscape.halves import NoPartsError, step_noise
+from cyclewise.landscape.lengths import norm_of, relative_change
 from cyclewise.landscape.limits import felt_by, sharpness_limit
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.parts import batch_size
+from cyclewise.landscape.positions import Positions
 from cyclewise.landscape.tracking import track
 from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.landscape.watched import Rows, Watched
@@ -94,12 +96,14 @@ class LoopWatch:
         sharpness_every: Interval = "auto",
         num_products: int = 9,
         most_fraction: float = 0.05,
+        num_positions: int = 16,
     ) -> None:
         self.every = whole("every", every, minimum=1, way_out="50 measures at every 50th step")
         self.noise_every = _interval("noise_every", noise_every)
         self.sharpness_every = _interval("sharpness_every", sharpness_every)
         self.num_products = whole("num_products", num_products, minimum=2, way_out="9 is a good number")
         self.most_fraction = positive("most_fraction", most_fraction, way_out="0.05 allows 5 % of the time")
+        self.num_positions = whole("num_positions", num_positions, minimum=0, way_out="16 is a good number, 0 is none")
         intervals = {
             "norms": self.every,
             "noise": self._interval(self.noise_every, _NOISE_COST, _NOISE_SHARE),
@@ -192,10 +196,12 @@ class LoopWatch:
             return
         self._has_seen = False
         self._num_steps += 1
+        if self._attached is not None:
+            self._positions.note(self._attached.step.model)
         row, self._open = self._open, None
         if row is not None:
             if self._before:
-                row["update_ratio"] = _relative_change(self._weights(), self._before)
+                row["update_ratio"] = relative_change(self._weights(), self._before)
                 self._before = []
             self._rows.add(row)
 
@@ -214,7 +220,7 @@ class LoopWatch:
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         row: dict[str, Any] = {"step": self._num_steps, "lr": max(read_rates(optimizer))}
         with torch.no_grad():
-            norm = _norm(gradients)
+            norm = norm_of(gradients)
             row["gradient_norm"] = norm if scale == 1.0 else norm / scale
             if "norms" in due:
                 self._before = [weight.clone() for weight in self._weights()]
@@ -289,6 +295,11 @@ class LoopWatch:
     # -- the record -------------------------------------------------------------------------------------------------
 
     @property
+    def path(self) -> tuple[dict[str, Tensor], ...]:
+        """Some of the positions so far, in order, for ``diagnose(..., path=)``; saved in no checkpoint."""
+        return self._positions.path
+
+    @property
     def record(self) -> Watched:
         """What was measured so far."""
         missing, details = dict(self._unavailable), dict(self._details)
@@ -336,6 +347,7 @@ class LoopWatch:
         self._rows = Rows()
         self._direction = None
         self._unavailable, self._details = {}, {}
+        self._positions = Positions(self.num_positions)
         self._wait()
 
     def _wait(self) -> None:
@@ -369,25 +381,3 @@ def _interval(name: str, value: Any) -> Interval:
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
     return whole(name, value, minimum=1, way_out='it counts steps; "auto" is also possible, None is never')
-
-
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    dense = [tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in tensors]
-    if not _are_alike(dense):
-        return torch.nn.utils.get_total_norm(dense)
-    norm: Tensor = torch.stack(torch._foreach_norm(dense)).norm()  # the same, without sorting them first
-    return norm
-
-
-def _relative_change(now: list[Tensor], before: list[Tensor]) -> Tensor:
-    changes = torch._foreach_sub(now, before)
-    if not _are_alike(before):
-        return _norm(changes) / _norm(before)
-    change, size = torch.stack(torch._foreach_norm([*changes, *before])).view(2, -1).norm(dim=1).unbind()
-    ratio: Tensor = change / size
-    return ratio
-
-
-def _are_alike(tensors: Sequence[Tensor]) -> bool:
-    device, dtype = tensors[0].device, tensors[0].dtype
-    return all(tensor.dtype == dtype and tensor.device == device for tensor in tensors)

@@ -30,6 +30,8 @@ class Watch(LoopWatch, Callback):
         num_products: Hessian products per sharpness, at least 2.
         most_fraction: the part of the training time that the intervals left to "auto" are chosen for, by counted
             passes and products.
+        num_positions: the most positions of the run to keep in `path`, evenly spaced, which :meth:`Learner.diagnose`
+            draws; none of models of which so many copies take more than 64 MB. 0: none.
 
     Raises:
         ArgumentError: an argument has an impossible value.
@@ -70,6 +72,6 @@ class Watch(LoopWatch, Callback):
         self.step(*batches)
 
     def on_fit_end(self, learner: "Learner") -> None:
-        """Let go of the model."""
-        del learner
+        """Let go of the model, and leave its path with the Learner."""
         self.stop()
+        learner.remember_path(self.path)
