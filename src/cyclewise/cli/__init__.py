@@ -5,16 +5,20 @@ Exit status: 0 done, 1 diverged or failed, 2 usage, 3 refused (no rate could be 
 
 import typer
 
+from cyclewise.cli.compare import compare
 from cyclewise.cli.demo import demo
 from cyclewise.cli.diagnose import diagnose
+from cyclewise.cli.experiment import experiment
 from cyclewise.cli.find import find
 from cyclewise.cli.fit import fit
 from cyclewise.cli.options import print_version
 from cyclewise.cli.policy import policy_app
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(compare)
 app.command()(demo)
 app.command()(diagnose)
+app.command()(experiment)
 app.command()(find)
 app.command()(fit)
 app.add_typer(policy_app, name="policy")

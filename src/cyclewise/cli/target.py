@@ -22,9 +22,13 @@ def make_learner(target: str, seed: int) -> "Learner":
         ArgumentTypeError: the function returns no Learner.
         UserCodeError: the file or the function raised; the cause is what it raised.
     """
+    return made(target, load(target), seed)
+
+
+def made(target: str, function: Callable[[int], Any], seed: int) -> "Learner":
+    """Return ``function(seed)``, where `function` is what `target` names; see :func:`make_learner`."""
     from cyclewise.training import Learner
 
-    function = _load(target)
     try:
         learner = function(seed)
     except Exception as error:
@@ -37,7 +41,13 @@ def make_learner(target: str, seed: int) -> "Learner":
     return learner
 
 
-def _load(target: str) -> Callable[[int], Any]:
+def load(target: str) -> Callable[[int], Any]:
+    """Return ``function`` of ``file.py:function``; the file is run for it.
+
+    Raises:
+        ArgumentError: the file or the function is not there, or the target is not of this form.
+        UserCodeError: the file raised; the cause is what it raised.
+    """
     name, _, attribute = target.rpartition(":")
     if not name or not attribute:
         raise ArgumentError(

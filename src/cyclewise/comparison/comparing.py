@@ -107,13 +107,13 @@ def compare(
     check_progress(progress)
     how = _how(tune)
     others = _tuning_seeds(tuning_seeds, question.seeds)
-    num_workers = _workers(workers, engine)
+    at_a_time = num_workers(workers, engine)
     kept = None if store is None else Store(store, make_learner)
     num_tuning = 0 if how is None else len(others) * (1 if how == "lr_find" else len(how) * len(chosen))
     with (
         preserve(),
         progress_bar("comparing", num_tuning + len(question.seeds) * len(chosen), progress) as bar,
-        make_workers(Runner(make_learner, metric), engine=engine, workers=num_workers) as crew_workers,
+        make_workers(Runner(make_learner, metric), engine=engine, workers=at_a_time) as crew_workers,
     ):
         crew = Crew(crew_workers, kept, bar.advance)
         tuned = _tuned(crew, chosen, how, others, question)
@@ -136,7 +136,7 @@ def compare(
         "seeds": ", ".join(map(str, question.seeds)),
         "metric": f"{metric}, {'lower' if question.lower_is_better else 'higher'} is better",
         "tuning": "none" if how is None else f"{how} on seeds {', '.join(map(str, others))}",
-        "engine": f"{engine}, {num_workers} at a time",
+        "engine": f"{engine}, {at_a_time} at a time",
     }
     return Comparison(make_rows(question, runs, tuned), question, is_paired, settings)
 
@@ -225,7 +225,12 @@ def _how(tune: Any) -> Any:
     return rates
 
 
-def _workers(workers: Any, engine: str) -> int:
+def num_workers(workers: Any, engine: str) -> int:
+    """Return how many runs to make at a time: as given, else one per core, and one in this process.
+
+    >>> num_workers(3, "processes"), num_workers(None, "local")
+    (3, 1)
+    """
     if workers is not None:
         return whole("workers", workers, minimum=1, way_out="leave it out for one per core")
     if engine == "local":

@@ -130,7 +130,7 @@ def _find(folder: Path, name: str) -> Path | None:
 def _read_idx(path: Path) -> Tensor:
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     # Two zeros, the type (8: unsigned bytes), the number of dimensions, and each of them as four bytes, big-endian.
-    num_dimensions = data[3] if data[:3] == b"\0\0\x08" else 0
+    num_dimensions = data[3] if len(data) >= 4 and data[:3] == b"\0\0\x08" else 0
     shape = np.frombuffer(data, ">u4", num_dimensions, 4).tolist() if len(data) >= 4 + 4 * num_dimensions else []
     content = data[4 + 4 * num_dimensions :]
     if not shape or len(content) != np.prod(shape):
