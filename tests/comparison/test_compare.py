@@ -83,7 +83,7 @@ def test_the_direction_of_the_metric_decides_the_word():
     values = {"a": [0.5] * 6, "b": [0.6, 0.61, 0.62, 0.63, 0.64, 0.65]}
     assert made(values)["b"].verdict.startswith("better than a: accuracy +0.125")
     losses = {name: [value] * 6 for name, value in (("a", 0.4), ("b", 0.4))}
-    assert made(losses, metric="loss")["b"].verdict.startswith("no verdict: loss +0")
+    assert made(losses, metric="loss")["b"].verdict == "no difference shown: loss +0 [+0, +0], p = 1"
 
 
 def test_p_values_are_corrected_for_the_number_of_policies():

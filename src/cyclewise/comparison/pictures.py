@@ -150,13 +150,13 @@ def _course(row: Row, baseline: Row, score: str, limits: tuple[float, float] | N
         for i, run in enumerate(row.runs)
     ]
     if row.name != baseline.name and baseline.runs:
-        lines.append(Line(f"{baseline.name}, mean", *_mean_course(baseline, score), role="secondary", dashed=True))
-    lines.append(Line(f"{row.name}, mean", *_mean_course(row, score)))
+        lines.append(Line(f"{baseline.name}, mean", *mean_course(baseline, score), role="secondary", dashed=True))
+    lines.append(Line(f"{row.name}, mean", *mean_course(row, score)))
     label = "validation loss" if "loss" in score else f"{score} (validation)"
     return Chart(f"{row.name}: {label}", _STEPS_LABEL, label, lines, y_limits=limits)
 
 
-def _mean_course(row: Row, score: str) -> tuple[list[int], list[float]]:
+def mean_course(row: Row, score: str) -> tuple[list[int], list[float]]:
     """Return the mean over the runs that got so far, at the ends of the epochs."""
     courses = [run.scores(score) for run in row.runs]
     longest = max((steps for steps, _ in courses), key=len, default=[])

@@ -103,7 +103,10 @@ class Row:
     policy: Mapping[str, Any] | None = None
     verdict: str = ""
     unavailable: Mapping[str, Missing] = field(default_factory=dict)
-    runs: tuple[Run, ...] = ()
+    runs: tuple[Run, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.verdict}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Row) and self.to_dict() == other.to_dict()
@@ -175,7 +178,9 @@ def verdict(question: Question, row: Row, num_others: int) -> str:
     if row.p_value <= question.alpha:
         return f"{word} than {question.baseline}: {amount}, p = {row.p_value:.2g}"
     enough = too_few_seeds(question, num_others)
-    return f"no verdict: {amount}, p = {row.p_value:.2g}" + (f"; {enough}" if enough else "")
+    if enough:
+        return f"no verdict: {amount}, p = {row.p_value:.2g}; {enough}"
+    return f"no difference shown: {amount}, p = {row.p_value:.2g}"
 
 
 def too_few_seeds(question: Question, num_others: int) -> str:
