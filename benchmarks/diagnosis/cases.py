@@ -9,7 +9,7 @@ and test tasks, at the best rates that its oracle grids know; see :mod:`benchmar
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.diagnosis import planted, planted_depth, planted_rates, planted_saddles
+from benchmarks.diagnosis import planted, planted_depth, planted_minima, planted_rates, planted_saddles
 from benchmarks.diagnosis.subjects import Subject
 
 SEEDS = {"development": (0, 1), "test": (10, 11)}
@@ -29,7 +29,11 @@ RIGHT: dict[str, frozenset[str]] = {
     "tiny batch, noisy labels": frozenset({"noise_dominated"}),
     "cliff": frozenset({"cliff"}),
     "saturated plateau": frozenset({"plateau"}),
+    "solution beyond a hump": frozenset({"distant_minimum"}),
+    "two minima of one loss": frozenset({"distinct_minima"}),
 }
+# No trouble, but worth knowing: a finding of the severity "info" names it.
+INFORMATION = frozenset({"two minima of one loss"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def cases(half: str) -> list[Case]:
     """Return the planted troubles of one half, "development" or "test"."""
     variants = {
         trouble: of_trouble
-        for module in (planted, planted_saddles, planted_depth, planted_rates)
+        for module in (planted, planted_saddles, planted_depth, planted_rates, planted_minima)
         for trouble, of_trouble in module.VARIANTS[half].items()
     }
     return [

@@ -2,8 +2,8 @@
 
 The tasks are those of the range test's benchmark, with its split into development and test tasks, but for those that
 are troubles themselves: raw features or targets, odd units of loss, labels that are noise, conditions planted. The
-rates come from its oracle grids: one-cycle at the best peak rate, and a constant rate, the best of its grid. Nothing
-was left out after it was measured.
+rates come from its oracle grids: one-cycle at the best peak rate, and a constant rate, the best of its grid. The start
+of the run is told, as a Learner tells it. Nothing was left out after it was measured.
 """
 
 from dataclasses import dataclass

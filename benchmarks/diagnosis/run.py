@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import cyclewise as cw
-from benchmarks.diagnosis.cases import RIGHT, cases
+from benchmarks.diagnosis.cases import INFORMATION, RIGHT, cases
 from benchmarks.diagnosis.healthy import runs
 from benchmarks.lr_regret.refusals import bounds
 from benchmarks.recording import environment, record
@@ -54,8 +54,9 @@ class Answer:
 
     @property
     def first(self) -> str:
-        """The kind of the first finding that is more than information."""
-        return next((kind for kind, severity in self.findings if severity != "info"), "none")
+        """The kind of the first finding; of the first that is more than information where the trouble is."""
+        counts = ("warning", "severe", "info")[: 3 if self.group in INFORMATION else 2]
+        return next((kind for kind, severity in self.findings if severity in counts), "none")
 
     @property
     def severe(self) -> list[str]:
@@ -81,7 +82,10 @@ def answer(job: tuple[str, str, int, Path | None]) -> Answer:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = cw.diagnose(subject.model, subject.loss_fn, subject.batches, optimizer=subject.optimizer, seed=seed)
+            found = cw.diagnose(
+                subject.model, subject.loss_fn, subject.batches, optimizer=subject.optimizer, start=subject.start,
+                seed=seed,
+            )  # fmt: skip
         values, error = found.to_dict(), None
     except Exception:
         values, error = None, "".join(traceback.format_exc().splitlines(keepends=True)[-4:])

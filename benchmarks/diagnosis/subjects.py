@@ -24,12 +24,13 @@ TASKS = {"development": {task.name: task for task in DEVELOPMENT}, "test": {task
 
 @dataclass
 class Subject:
-    """The arguments of one call of `diagnose`."""
+    """The arguments of one call of `diagnose`; `start` is where training began, None where that is not told."""
 
     model: nn.Module
     loss_fn: Callable[..., Tensor]
     batches: list[Any]
     optimizer: Optimizer
+    start: dict[str, Tensor] | None = None
 
     def loss(self) -> Tensor:
         """Return the mean loss over the batches, with its graph."""
@@ -60,6 +61,11 @@ class Subject:
             self.optimizer.step()
         self.optimizer.zero_grad()
         return self
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the model's state."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def sharpness(subject: Subject, *, num_steps: int = 40) -> float:
@@ -114,6 +120,7 @@ def of_task(task: Task, seed: int, *, policy: Policy | None = None, num_steps: i
     """Draw a task of the range test's benchmark and train it for `num_steps` steps of `policy`."""
     trial = draw(task, seed)
     model, optimizer = trial.model, trial.optimizer
+    start = state(model)
     if policy is not None:
         with preserve():
             seed_everything(3000 + seed)
@@ -122,7 +129,7 @@ def of_task(task: Task, seed: int, *, policy: Policy | None = None, num_steps: i
     optimizer.zero_grad()
     fresh = Shuffled(*trial.train_loader.arrays, task.batch_size, 7000 + seed)
     batches = [batch for batch, _ in zip(fresh, range(NUM_TASK_BATCHES), strict=False)]
-    return Subject(model, trial.loss_fn, batches, optimizer)
+    return Subject(model, trial.loss_fn, batches, optimizer, start)
 
 
 def _train(

@@ -20,9 +20,9 @@ KINDS = (
     "saddle",
     "plateau",
     "fading_memory",
+    "distinct_minima",  # in a minimum every gradient is noise
     "noise_dominated",
     "ill_conditioned",
-    "distinct_minima",
     "distant_minimum",
 )
 
