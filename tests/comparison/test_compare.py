@@ -266,11 +266,12 @@ def test_its_page_begins_with_the_verdicts(comparison, tmp_path):
 def test_small_pictures_share_their_range(comparison):
     charts = [chart for chart in comparison.section().charts if chart.title.endswith("accuracy (validation)")]
     assert all(first.y_limits == second.y_limits for first, second in pairwise(charts))
-    first = charts[0]
-    means = first.lines[-1]
-    finals = [line.y[-1] for line in first.lines if line.role == "muted"]
-    assert means.y[-1] == pytest.approx(np.mean(finals))
-    assert means.y[-1] == pytest.approx(comparison.row("low").mean)
+    lowest, highest, mean = charts[0].lines
+    row = comparison.row("low")
+    assert (lowest.y[-1], highest.y[-1]) == (min(row.values), max(row.values))
+    assert mean.y[-1] == pytest.approx(row.mean)
+    assert list(mean.x) == [4, 8, 12]
+    assert [line.name for line in charts[1].lines] == ["lowest seed", "highest seed", "low, mean", "high, mean"]
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a comparison looks like: differences with their intervals, one small picture per policy, tables."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from cyclewise.comparison.comparison import Comparison
@@ -50,7 +51,11 @@ def charts(comparison: Comparison) -> list[Chart]:
     baseline = comparison.row(comparison.question.baseline)
     for score in [metric] if "loss" in metric else [metric, "loss"]:
         limits = _limits(comparison.rows, score)
-        result += [_course(row, baseline, score, limits) for row in comparison.rows if row.runs]
+        result += [
+            _course(row, baseline, score, limits)
+            for row in comparison.rows
+            if any(math.isfinite(value) for value in mean_course(row, score)[1])
+        ]
     return result
 
 
@@ -74,12 +79,12 @@ def table(comparison: Comparison) -> Table:
             interval,
             "" if row.p_value is None else f"{row.p_value:.3g}",
             f"{row.num_steps:.0f}",
-            f"{row.seconds:.1f}",
+            f"{row.seconds:.3g}",
         ]
         if has_target:
             reached = f"{row.num_reached} of {len(row.values)} reached it"
             cells.append(reached if row.steps_to_target is None else f"{row.steps_to_target:.0f}")
-            cells.append("" if row.seconds_to_target is None else f"{row.seconds_to_target:.1f}")
+            cells.append("" if row.seconds_to_target is None else f"{row.seconds_to_target:.3g}")
         rows.append(cells)
     target = f" Target: {metric} {_number(comparison.question.target)} at an epoch's end." if has_target else ""
     return Table(
@@ -100,7 +105,7 @@ def _effort(comparison: Comparison) -> list[Table]:
             row.name,
             "refused" if row.tuned_lr is None else f"{row.tuned_lr:.3g}",
             str(row.tuning_steps),
-            f"{row.tuning_seconds:.1f}",
+            f"{row.tuning_seconds:.3g}",
             ", ".join(f"{lr:g}: {_number(score) or 'diverged'}" for lr, score in row.tuning),
         ]
         for row in tuned
@@ -145,10 +150,11 @@ def _differences(comparison: Comparison) -> list[Chart]:
 
 
 def _course(row: Row, baseline: Row, score: str, limits: tuple[float, float] | None) -> Chart:
-    lines = [
-        Line("each seed" if i == 0 else f"seed {run.seed}", *_finite(run.scores(score)), role="muted")
-        for i, run in enumerate(row.runs)
-    ]
+    lines = []
+    if len(row.runs) > 1:
+        # Two lines for all seeds: a dozen of them is a thicket.
+        lines += [Line(f"{name} seed", *_over_seeds(row, score, pick), role="muted")
+                  for name, pick in (("lowest", min), ("highest", max))]  # fmt: skip
     if row.name != baseline.name and baseline.runs:
         lines.append(Line(f"{baseline.name}, mean", *mean_course(baseline, score), role="secondary", dashed=True))
     lines.append(Line(f"{row.name}, mean", *mean_course(row, score)))
@@ -157,19 +163,19 @@ def _course(row: Row, baseline: Row, score: str, limits: tuple[float, float] | N
 
 
 def mean_course(row: Row, score: str) -> tuple[list[int], list[float]]:
-    """Return the mean over the runs that got so far, at the ends of the epochs."""
+    """Return the mean over the runs that got so far, at the ends of the epochs; NaN where one is not finite."""
+    return _over_seeds(row, score, fmean)
+
+
+def _over_seeds(row: Row, score: str, pick: Callable[[list[float]], float]) -> tuple[list[int], list[float]]:
     courses = [run.scores(score) for run in row.runs]
     longest = max((steps for steps, _ in courses), key=len, default=[])
-    means = []
+    picked = []
     for i in range(len(longest)):
         values = [scores[i] for _, scores in courses if i < len(scores)]
         known = [value for value in values if value is not None]
-        means.append(fmean(known) if known and len(known) == len(values) else float("nan"))
-    return longest, means
-
-
-def _finite(course: tuple[list[int], list[float | None]]) -> tuple[list[int], list[float]]:
-    return course[0], [float("nan") if value is None else value for value in course[1]]
+        picked.append(pick(known) if known and len(known) == len(values) else math.nan)
+    return longest, picked
 
 
 def _limits(rows: Sequence[Row], score: str) -> tuple[float, float] | None:
