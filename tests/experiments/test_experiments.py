@@ -171,8 +171,11 @@ def test_experiments_share_their_runs_and_are_kept(quick, tmp_path):
     assert "\n" not in str(third)
     section = third.section()
     assert {row[2] for row in section.tables[0].rows} <= {"seen", "not seen"}
-    missed = [claim for claim in third.claims if not claim.seen]
-    assert all(claim.numbers in section.conclusion for claim in missed)
+    for statement in {claim.statement for claim in third.claims}:
+        own = [claim for claim in third.claims if claim.statement == statement]
+        missed = [claim for claim in own if not claim.seen]
+        words = f"not seen in {len(missed)} of 2 cases ({missed[0].subject}: " if missed else "seen in all 2 cases."
+        assert f"{statement}: {words}" in section.conclusion
     titles = [chart.title for chart in third.charts()]
     for kind in ("Loss", "Learning rate", "Momentum"):
         assert any(title.startswith(f"{kind}: max_lr 0.08, 95 epochs, 14 % rising, momentum 0.95") for title in titles)
@@ -189,6 +192,7 @@ def test_a_run_that_diverged_is_reported_as_such():
     runs[lost] = (Run(0, error="the training loss is nan"),)
     record = Experiment(1, runs, (0,))
     assert [claim.outcome for claim in record.claims if claim.subject == lost.name] == ["diverged"] * 3
+    assert f"diverged in 1 of 4 cases ({lost.name})." in record.section().conclusion
     assert record.section().tables[1].rows[0][1] == "1 of 1 diverged"
     assert str(record).startswith("experiment 1: ")
     assert len(record.plot().axes) == len(record.charts())

@@ -1,6 +1,6 @@
 """The record of one of the article's experiments: its runs as the article draws them, and what became of its claims."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -98,17 +98,9 @@ class Experiment:
 
     def section(self) -> Section:
         """Return this record's part of a report: what was seen and what was not, then pictures and tables."""
-        judged = self.claims
-        seen = [claim for claim in judged if claim.seen]
-        missed = [claim for claim in judged if not claim.seen]
-        parts = [f"{len(seen)} of {len(judged)} claims were seen"]
-        parts += [
-            f"{claim.outcome}: {claim.statement[0].lower()}{claim.statement[1:]} ({claim.subject}: {claim.numbers})"
-            for claim in missed
-        ]
         return Section(
             title=f"The article's experiment {self.number}",
-            conclusion="; ".join(parts) + ".",
+            conclusion=" ".join(_tally(statement, own) for statement, own in _by_statement(self.claims).items()),
             charts=self.charts(),
             tables=[self._claims_table(), self._runs_table()],
             settings=dict(self.setting),
@@ -145,6 +137,23 @@ class Experiment:
             rows.append([setting.name, *cells])
         columns = ["setting", "accuracy (%)", "training loss", "validation loss", "seconds"]
         return Table(columns, rows, caption=f"At the end; means over n={len(self.seeds)} seeds.")
+
+
+def _by_statement(judged: Sequence[Claim]) -> dict[str, list[Claim]]:
+    result: dict[str, list[Claim]] = {}
+    for claim in judged:
+        result.setdefault(claim.statement, []).append(claim)
+    return result
+
+
+def _tally(statement: str, judged: Sequence[Claim]) -> str:
+    """Return in how many settings a claim was seen, and the numbers of the first in which it was not."""
+    missed = [claim for claim in judged if not claim.seen]
+    if not missed:
+        return f"{statement}: seen in all {len(judged)} cases."
+    first_missed = missed[0]
+    example = f"{first_missed.subject}: {first_missed.numbers}" if first_missed.seen is False else first_missed.subject
+    return f"{statement}: {first_missed.outcome} in {len(missed)} of {len(judged)} cases ({example})."
 
 
 def _losses(setting: Setting, runs: tuple[Run, ...]) -> Chart:
