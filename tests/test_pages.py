@@ -7,7 +7,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
 WITH_OUTPUT = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-WITH_OUTPUTS = ("understanding-learning-rates.md", "faq.md", "explanation/conditioning.md")
+WITH_OUTPUTS = ("understanding-learning-rates.md", "faq.md", "comparing.md", "explanation/conditioning.md")
 END = "--- end of block ---"
 
 

@@ -542,3 +542,21 @@ def test_killed_and_started_again_it_goes_on(tmp_path, counting):
     assert num_made(counting) == 7  # the run that was under way is the only one made twice
     expected = local({"a": constant(0.1)}, baseline="a", seeds=range(6)).row("a").values
     assert runs[1].stdout == "noise from the user's own code\n" * 3 + f"{expected}\n"
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_numbers():
+    pytest.importorskip("ray")
+    program = (
+        "import cyclewise as cw, torch\n"
+        "from tests.comparison.tasks import constant, make_learner\n"
+        "torch.set_num_threads(1)\n"
+        "for engine in ('local', 'ray'):\n"
+        "    c = cw.compare({'a': constant(0.1)}, make_learner, seeds=range(3), metric='loss', baseline='a',\n"
+        "                   engine=engine, workers=1)\n"
+        "    print(c.row('a').values)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    first, second = run.stdout.splitlines()
+    assert first == second
