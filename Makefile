@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis docs clean
+.PHONY: help demo test check lint types unit test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -54,6 +54,8 @@ docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation ane
 	$(BIN)/python docs/pictures/readme.py
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/range_test.py
+	$(BIN)/python docs/super_convergence.py
+	$(BIN)/python docs/experiments.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.understanding
 
 docs-site: $(VENV)/.docs ## build the documentation site into build/site, warnings as errors, and check it
@@ -79,6 +81,10 @@ bench-lr-test: $(VENV)/.dev ## the same on the test tasks; every look is written
 
 bench-diagnosis: $(VENV)/.dev ## findings on planted troubles and healthy runs, development half
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.run development
+
+bench-cycles: $(VENV)/.dev ## fewer iterations, and the article's claims on digits; an hour on one core, goes on when killed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.super_convergence.run
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/article.py --small
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@ import copy
 import importlib.util
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -545,6 +546,7 @@ def test_killed_and_started_again_it_goes_on(tmp_path, counting):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_ray_gives_the_same_numbers():
     pytest.importorskip("ray")
     program = (
@@ -556,7 +558,8 @@ def test_ray_gives_the_same_numbers():
         "                   engine=engine, workers=1)\n"
         "    print(c.row('a').values)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     first, second = run.stdout.splitlines()
     assert first == second
