@@ -8,6 +8,7 @@ the algorithm, and no algorithm needs bounds.
 import difflib
 import math
 import random
+import re
 import statistics
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import numpy as np
 from cyclewise._validation import describe, real, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError, MissingExtraError
 from cyclewise.start.variables import Choice, Coordinates, Draw, Point, Value, Variable
+from cyclewise.state import preserve
 
 _NORMAL = statistics.NormalDist()
 _LARGEST = 1 - 1e-12
@@ -164,9 +166,17 @@ class Algorithm:
         np.random.set_state(self._state)
         random.setstate(self._python_state)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _one_element_is_a_number():
                 warnings.simplefilter("ignore")  # Nevergrad's advice on budgets; ours is in `note`
                 yield
+        except Exception as error:
+            package = _missing_package(error)
+            if package is None:
+                raise
+            raise MissingExtraError(
+                f"algorithm={self.name!r} needs {package}, which is not installed; run: pip install {package}, "
+                'or pass another algorithm, for example "PSO"'
+            ) from error
         finally:
             self._state, self._python_state = np.random.get_state(), random.getstate()
             np.random.set_state(numpy_state)
@@ -231,12 +241,36 @@ def registered() -> list[str]:
         MissingExtraError: Nevergrad is not installed.
     """
     try:
-        with warnings.catch_warnings():
+        with preserve(), warnings.catch_warnings():  # its import draws random numbers
             warnings.simplefilter("ignore")
             import nevergrad as ng
     except ImportError:
         raise MissingExtraError.for_extra("start", "nevergrad") from None
     return sorted(ng.optimizers.registry)
+
+
+@contextmanager
+def _one_element_is_a_number() -> Iterator[None]:
+    # Nevergrad's surrogate models, NGOpt's among them, call float() on arrays of one element, which NumPy 2.4 refuses.
+    # Inside this block a name in that one module of Nevergrad hides the built-in.
+    from nevergrad.optimization import metamodel
+
+    metamodel.float = _float
+    try:
+        yield
+    finally:
+        del metamodel.float
+
+
+def _float(value: Any) -> float:
+    return float(value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value)
+
+
+def _missing_package(error: BaseException) -> str | None:
+    if isinstance(error, ImportError) and error.name:
+        return error.name
+    found = re.search(r"No module named '([\w.]+)'|pip install (\w+)", str(error))
+    return found.group(1) or found.group(2) if found else None
 
 
 def _coordinate(x: float) -> float:

@@ -91,9 +91,9 @@ class Runner:
             first = self.search.evaluations[UNTOUCHED].loss
             again = self._again(UNTOUCHED, 1)
             plan.repeats -= 1
-            if first is None or again is None or first == again:
-                plan.explores += plan.repeats
-                plan.repeats = 0
+            is_noisy = first is not None and again is not None and first != again
+            used = min(plan.repeats, 1 + (_REPETITIONS - 1) * _num_leaders(plan)) if is_noisy else 0
+            plan.explores, plan.repeats = plan.explores + plan.repeats - used, used
         if self.batched or self.deterministic:
             self._by_generation(left, plan.explores)
         else:
@@ -103,9 +103,8 @@ class Runner:
         """Spend the rest of the budget on repetitions of the untouched start and of the candidates that lead."""
         told = [e for e in self.search.evaluations if e.loss is not None and e.index != UNTOUCHED]
         order = sorted(told, key=lambda e: e.loss if e.loss is not None else 0.0)
-        number = max(1, plan.repeats // (_REPETITIONS - 1))
-        wanted = [(leader.index, r) for r in range(1, _REPETITIONS) for leader in order[:number]]
-        wanted += [(UNTOUCHED, r) for r in range(2, _REPETITIONS)]
+        wanted = [(UNTOUCHED, r) for r in range(2, _REPETITIONS)]
+        wanted += [(leader.index, r) for r in range(1, _REPETITIONS) for leader in order[: _num_leaders(plan)]]
         for index, repetition in wanted[: plan.repeats] if plan.repeats else ():
             self._again(index, repetition)
 
@@ -179,6 +178,11 @@ class Runner:
         self.died += outcome.worker_died
         self.last_error = outcome.error
         return None, f"{type(outcome.error).__name__}: {outcome.error}"
+
+
+def _num_leaders(plan: Plan) -> int:
+    # The untouched start has one repetition behind it and gets another.
+    return max(1, (plan.repeats - 1) // (_REPETITIONS - 1))
 
 
 def _key(job: Job) -> str:
