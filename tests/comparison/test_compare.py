@@ -18,9 +18,8 @@ import pytest
 import torch
 
 import cyclewise as cw
-from cyclewise.comparison import Missing
 from cyclewise.comparison.crew import Crew
-from cyclewise.comparison.rows import Question, make_rows
+from cyclewise.comparison.rows import Missing, Question, make_rows
 from cyclewise.comparison.runs import Job, Run
 from cyclewise.comparison.store import Store, content
 from cyclewise.comparison.tuning import Tuned

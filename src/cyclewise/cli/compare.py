@@ -37,8 +37,8 @@ def compare(
     with exit_status(show_traceback=show_traceback):
         import cyclewise as cw
         from cyclewise.cli.target import load, made
-        from cyclewise.comparison import Missing
         from cyclewise.comparison.named import named_policies
+        from cyclewise.comparison.rows import Missing
 
         output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():

@@ -2,6 +2,5 @@
 
 from cyclewise.comparison.comparing import compare
 from cyclewise.comparison.comparison import Comparison
-from cyclewise.comparison.rows import Missing, Row
 
-__all__ = ["Comparison", "Missing", "Row", "compare"]
+__all__ = ["Comparison", "compare"]

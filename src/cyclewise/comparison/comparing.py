@@ -3,22 +3,23 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclewise._validation import describe, instance, positive, real, whole
-from cyclewise.comparison import tuning
 from cyclewise.comparison.comparison import Comparison
-from cyclewise.comparison.crew import Crew
-from cyclewise.comparison.rows import Question, make_rows
-from cyclewise.comparison.runs import Job, Run, Runner
-from cyclewise.comparison.store import Store
-from cyclewise.comparison.tuning import Tuned
 from cyclewise.engines import check_engine, make_workers
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.state import preserve
 from cyclewise.training import Learner
+
+# What a comparison is made with is imported when one is made, so that importing cyclewise costs less.
+if TYPE_CHECKING:
+    from cyclewise.comparison.crew import Crew
+    from cyclewise.comparison.rows import Question
+    from cyclewise.comparison.runs import Run
+    from cyclewise.comparison.tuning import Tuned
 
 Tuning = Literal["lr_find"] | Sequence[float] | None
 
@@ -89,6 +90,11 @@ def compare(
         >>> c.row("high").difference < 0, c.row("high").p_value
         (True, 0.03125)
     """
+    from cyclewise.comparison.crew import Crew
+    from cyclewise.comparison.rows import Question, make_rows
+    from cyclewise.comparison.runs import Job, Runner
+    from cyclewise.comparison.store import Store
+
     chosen = _policies(policies)
     question = Question(
         metric=_metric(metric),
@@ -142,16 +148,18 @@ def compare(
 
 
 def _tuned(
-    crew: Crew, policies: Mapping[str, Policy], how: Any, seeds: Sequence[int], question: Question
-) -> dict[str, Tuned]:
+    crew: "Crew", policies: Mapping[str, Policy], how: Any, seeds: Sequence[int], question: "Question"
+) -> "dict[str, Tuned]":
+    from cyclewise.comparison import tuning
+
     if how is None:
-        return {name: Tuned(policy, tuning.peak(policy)) for name, policy in policies.items()}
+        return {name: tuning.Tuned(policy, tuning.peak(policy)) for name, policy in policies.items()}
     if how == "lr_find":
         return tuning.by_range_test(crew, policies, seeds)
     return tuning.by_grid(crew, policies, how, seeds, metric=question.metric, lower_is_better=question.lower_is_better)
 
 
-def _is_paired(runs: Mapping[str, Sequence[Run]]) -> bool:
+def _is_paired(runs: "Mapping[str, Sequence[Run]]") -> bool:
     starts: dict[int, list[tuple[str, ...]]] = {}
     for own in runs.values():
         for run in own:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cyclewise._validation import check_record
-from cyclewise.comparison.rows import Question, Row, too_few_seeds
 from cyclewise.drawing import Section
 from cyclewise.errors import ArgumentError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cyclewise.comparison.rows import Question, Row
 
 _VERSION = 1
 
@@ -26,6 +27,7 @@ class Comparison:
         settings: what is needed to repeat it.
 
     Example:
+        >>> from cyclewise.comparison.rows import Question, Row
         >>> record = Comparison((Row("fixed", mean=0.5, difference=0.0),), Question("accuracy", False, "fixed", (0,)))
         >>> print(record)
         accuracy over 1 seed: fixed 0.5
@@ -33,8 +35,8 @@ class Comparison:
         True
     """
 
-    rows: tuple[Row, ...]
-    question: Question
+    rows: "tuple[Row, ...]"
+    question: "Question"
     is_paired: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,7 +46,7 @@ class Comparison:
     def __hash__(self) -> int:
         return hash((self.rows, self.question))
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> "Row":
         """Return the row of a policy.
 
         Raises:
@@ -64,6 +66,8 @@ class Comparison:
     @property
     def too_few_seeds(self) -> str:
         """Why so few seeds cannot give a verdict, and how many it needs; empty where they are enough."""
+        from cyclewise.comparison.rows import too_few_seeds
+
         return too_few_seeds(self.question, len(self.rows) - 1)
 
     def __str__(self) -> str:
@@ -97,6 +101,8 @@ class Comparison:
         Raises:
             ArgumentError: the values describe no comparison of this version.
         """
+        from cyclewise.comparison.rows import Question, Row
+
         check_record(values, "Comparison", _VERSION)
         return cls(
             tuple(Row.from_dict(row) for row in values["rows"]),
