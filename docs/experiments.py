@@ -1,0 +1,61 @@
+"""Fill the tables of experiments.md from the stored result of benchmarks/article.py: `make docs`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).with_name("experiments.md")
+RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "article_digits.json"
+OUTCOMES = {True: "**seen**", False: "not seen", None: "diverged"}
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows))
+
+
+def claims(result: dict[str, Any]) -> str:
+    """Return a row per claim and setting."""
+    rows = [[c["statement"], c["subject"], OUTCOMES[c["seen"]], c["numbers"]] for c in result["claims"]]
+    return table(["claim", "setting", "", "numbers"], rows)
+
+
+def criteria(result: dict[str, Any]) -> str:
+    """Return each claim's criterion, once."""
+    known = {claim["statement"]: claim["criterion"] for claim in result["claims"]}
+    return "\n".join(f"- {statement}: {criterion}." for statement, criterion in known.items())
+
+
+def runs(result: dict[str, Any]) -> str:
+    """Return what each run ended with."""
+    rows = [
+        [run["setting"], "diverged", "", "", ""]
+        if run["accuracy"] is None
+        else [
+            run["setting"], f"{100 * run['accuracy']:.2f}", f"{run['train_loss']:.4f}", f"{run['valid_loss']:.4f}",
+            f"{run['seconds']:.0f}",
+        ]
+        for run in result["runs"]
+    ]  # fmt: skip
+    return table(["setting", "accuracy (%)", "training loss", "validation loss", "seconds"], rows)
+
+
+if __name__ == "__main__":
+    stored = json.loads(RESULT.read_text())
+    result, environment = stored["result"], stored["environment"]
+    page = PAGE.read_text()
+    for name, text in {
+        "claims": claims(result),
+        "criteria": criteria(result),
+        "runs": runs(result),
+        "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
+        "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
+    }.items():
+        page = re.sub(
+            rf"(<!-- {name} -->).*?(<!-- /{name} -->)",
+            lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}",  # type: ignore[misc]
+            page,
+            flags=re.DOTALL,
+        )
+    PAGE.write_text(page)
