@@ -13,6 +13,7 @@ from cyclewise.cli.find import find
 from cyclewise.cli.fit import fit
 from cyclewise.cli.options import print_version
 from cyclewise.cli.policy import policy_app
+from cyclewise.cli.search import search
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(compare)
@@ -21,6 +22,7 @@ app.command()(diagnose)
 app.command()(experiment)
 app.command()(find)
 app.command()(fit)
+app.command()(search)
 app.add_typer(policy_app, name="policy")
 
 

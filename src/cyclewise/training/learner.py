@@ -42,11 +42,12 @@ from cyclewise.training.saving import SaveMethods
 from cyclewise.training.sched import Sched
 from cyclewise.training.scoring import Metric, ScoreMethods, check_metrics
 from cyclewise.training.snapshots import snapshots_in
+from cyclewise.training.starting import StartMethods
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMethods):
+class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMethods, StartMethods):
     """Train a model: find a rate, fit by a policy, evaluate, look at what happened.
 
     Args:

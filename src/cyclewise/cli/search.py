@@ -1,0 +1,62 @@
+"""``cyclewise search``: a better starting point for the user's own Learner."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
+from cyclewise.cli.outcome import exit_status
+
+
+def search(
+    target: Target,
+    seed: Seed = 0,
+    space: Annotated[
+        Literal["gains", "scheme", "both"],
+        typer.Option(help="One factor per weight matrix, the initial distribution per kind of layer, or both."),
+    ] = "gains",
+    algorithm: Annotated[str, typer.Option(help="Any Nevergrad optimizer by name.")] = "PSO",
+    budget: Annotated[int, typer.Option(min=2, help="Short runs to make.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 50,
+    max_lr: Annotated[float | None, typer.Option(help="Peak rate of the runs; left out, a range test.")] = None,
+    redraw: Annotated[bool, typer.Option(help="Hold it against as many random re-draws.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, processes, ray, or the address of a Ray cluster.")] = "local",
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep what was found here; started again, it goes on.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the found start here, for StartSearch.load.")
+    ] = None,
+    as_json: AsJson = False,
+    html: Html = None,
+    show_traceback: Traceback = False,
+) -> None:
+    """Search a better starting point by short training runs, and say what it is better than."""
+    with exit_status(show_traceback=show_traceback):
+        import cyclewise as cw
+        from cyclewise.cli.target import load, made
+
+        output = Output(as_json=as_json, html=html)
+        with output.quiet_stdout():
+            function = load(target)
+            learner = made(target, function, seed)
+            spaces: dict[str, cw.Space] = {}
+            if space != "scheme":
+                spaces["gains"] = cw.LayerGains(learner.model)
+            if space != "gains":
+                spaces["scheme"] = cw.InitScheme(learner.model, seed=seed)
+            found = learner.search_start(
+                cw.Product(list(spaces.values())) if len(spaces) > 1 else spaces[space],
+                algorithm=algorithm, budget=budget, seed=seed, num_steps=steps, max_lr=max_lr, workers=workers,
+                engine=engine, checkpoint=checkpoint,
+                redraw=(lambda other: made(target, function, other).model) if redraw else None,
+            )  # fmt: skip
+        section = found.section()
+        output.say(section.conclusion)
+        for table in section.tables:
+            output.show(table)
+        if save is not None:
+            output.say(f"start: {found.save(save)}")
+        output.finish(found.to_dict(), [found])
