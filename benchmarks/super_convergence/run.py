@@ -1,15 +1,18 @@
 """Fewer iterations, measured: how short may one-cycle be and still end as good as a tuned run of 20 epochs?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.super_convergence.run [--store FOLDER] [--workers 1]
+    OMP_NUM_THREADS=1 python -m benchmarks.super_convergence.run [--images 4096] [--store FOLDER] [--workers 1]
 
 The baselines are the best constant rate and the best step decay of a grid at 20 epochs, both tuned on two other seeds.
 One-cycle's peak comes from `lr_find` alone, run on three other seeds; so do the rates of the other cyclic policies. All
-are then run on the same eight seeds. Started again, it goes on with the runs that are missing.
+are then run on the same eight seeds. Started again, it goes on with the runs that are missing. ``--images 60000``
+is the whole set, for a GPU.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import torch
 
 import cyclewise as cw
 from benchmarks.recording import record
-from benchmarks.super_convergence.task import SETTING, STEPS_PER_EPOCH, make_learner
+from benchmarks.super_convergence.task import BATCH_SIZE, NUM_TRAIN, make_learner, setting
 
 SEEDS = tuple(range(8))
 GRID = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -27,9 +30,9 @@ EPOCHS = 20
 CYCLE_EPOCHS = 4
 
 
-def baselines() -> dict[str, cw.Policy]:
+def baselines(steps_per_epoch: int) -> dict[str, cw.Policy]:
     """Return what one-cycle is held against, at rates that tuning replaces."""
-    total_steps = EPOCHS * STEPS_PER_EPOCH
+    total_steps = EPOCHS * steps_per_epoch
     drops = (total_steps // 2, 3 * total_steps // 4)
     return {
         "constant": cw.Constant(lr=0.1, total_steps=total_steps),
@@ -37,20 +40,20 @@ def baselines() -> dict[str, cw.Policy]:
     }
 
 
-def one_cycle(epochs: float, **options: Any) -> cw.Policy:
+def one_cycle(epochs: float, steps_per_epoch: int, **options: Any) -> cw.Policy:
     """Return the policy that `lr_find` gives its rate for."""
-    return cw.OneCycle(max_lr=1.0, total_steps=round(epochs * STEPS_PER_EPOCH), pct_start=0.25, **options)
+    return cw.OneCycle(max_lr=1.0, total_steps=round(epochs * steps_per_epoch), pct_start=0.25, **options)
 
 
-def cyclic() -> dict[str, cw.Policy]:
+def cyclic(steps_per_epoch: int) -> dict[str, cw.Policy]:
     """Return the other policies at equal steps: cycles of four epochs, the lower bound a tenth of the upper."""
-    total_steps, half = EPOCHS * STEPS_PER_EPOCH, CYCLE_EPOCHS * STEPS_PER_EPOCH // 2
+    total_steps, half = EPOCHS * steps_per_epoch, CYCLE_EPOCHS * steps_per_epoch // 2
 
     def triangles(mode: str, gamma: float = 1.0) -> cw.Policy:
         return cw.Cyclical(base_lr=0.1, max_lr=1.0, step_size_up=half, mode=mode, gamma=gamma, total_steps=total_steps)
 
     return {
-        "one-cycle, momentum 0.95 to 0.85": one_cycle(EPOCHS, base_momentum=0.85, max_momentum=0.95),
+        "one-cycle, momentum 0.95 to 0.85": one_cycle(EPOCHS, steps_per_epoch, base_momentum=0.85, max_momentum=0.95),
         "SGDR": cw.SGDR(max_lr=1.0, T_0=2 * half, num_cycles=EPOCHS // CYCLE_EPOCHS),
         "triangular": triangles("triangular"),
         "triangular2": triangles("triangular2"),
@@ -58,13 +61,13 @@ def cyclic() -> dict[str, cw.Policy]:
     }
 
 
-def snapshots(sgdr: cw.Policy, folder: Path) -> list[dict[str, float]]:
+def snapshots(sgdr: cw.Policy, make: Callable[[int], cw.Learner], folder: Path) -> list[dict[str, float]]:
     """Return the scores of the ensemble of each SGDR run's five snapshots; those in the folder are not made again."""
     scores = []
     for seed in SEEDS:
-        path = folder / f"snapshots-{sgdr.lr(0):.6g}-{seed}.json"
+        path = folder / f"snapshots-{sgdr.total_steps}-{sgdr.lr(0):.6g}-{seed}.json"
         if not path.exists():
-            learn = make_learner(seed)
+            learn = make(seed)
             learn.progress = False
             kept = cw.Snapshots(sgdr.cycle_ends)
             learn.fit(sgdr, callbacks=[kept])
@@ -87,40 +90,50 @@ def name(epochs: float) -> str:
 def main() -> None:
     """Measure, print and keep after each stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=NUM_TRAIN)
     parser.add_argument("--store", type=Path, default=Path(__file__).with_name("store"))
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    steps_per_epoch = -(-arguments.images // BATCH_SIZE)
+    make = partial(make_learner, num_train=arguments.images)
+    kept_as = "super_convergence" if arguments.images == NUM_TRAIN else f"super_convergence_{arguments.images}"
     common: dict[str, Any] = {
-        "make_learner": make_learner, "seeds": SEEDS, "metric": "accuracy", "store": arguments.store,
+        "make_learner": make, "seeds": SEEDS, "metric": "accuracy", "store": arguments.store,
         "workers": arguments.workers, "progress": True,
     }  # fmt: skip
-    result: dict[str, Any] = {"setting": SETTING, "steps_per_epoch": STEPS_PER_EPOCH, "epochs": EPOCHS}
+    result: dict[str, Any] = {
+        "setting": setting(arguments.images),
+        "steps_per_epoch": steps_per_epoch,
+        "epochs": EPOCHS,
+    }
 
-    fixed = cw.compare(baselines(), **common, baseline="constant", tune=GRID, tuning_seeds=GRID_SEEDS)
+    fixed = cw.compare(baselines(steps_per_epoch), **common, baseline="constant", tune=GRID, tuning_seeds=GRID_SEEDS)
     print(fixed, flush=True)
     result["baselines"] = fixed.to_dict()
     tuned = {row.name: cw.policy_from_dict(row.policy) for row in fixed.rows if row.policy is not None}
     ranged = {"tune": "lr_find", "tuning_seeds": RANGE_TEST_SEEDS}
-    ladder = cw.compare({name(e): one_cycle(e) for e in LENGTHS}, **common, baseline=name(EPOCHS), **ranged)
+    ladder = cw.compare(
+        {name(e): one_cycle(e, steps_per_epoch) for e in LENGTHS}, **common, baseline=name(EPOCHS), **ranged
+    )
     print(ladder, flush=True)
     result["ladder"] = ladder.to_dict()
     result["shortest"] = {row.name: shortest(ladder, row.mean) for row in fixed.rows if row.mean is not None}
-    record("super_convergence", result)
+    record(kept_as, result)
     print({**result["shortest"], "of": EPOCHS}, flush=True)
 
-    others = cw.compare(cyclic(), **common, baseline="SGDR", **ranged)
+    others = cw.compare(cyclic(steps_per_epoch), **common, baseline="SGDR", **ranged)
     policies = {**tuned, "one-cycle": cw.policy_from_dict(ladder.row(name(EPOCHS)).policy)}
     policies |= {row.name: cw.policy_from_dict(row.policy) for row in others.rows if row.policy is not None}
     equal = cw.compare(policies, **common, baseline="constant")
     print(equal, flush=True)
     result["equal_steps"] = equal.to_dict()
     result["tuning_steps"] = {row.name: row.tuning_steps for c in (fixed, others) for row in c.rows}
-    record("super_convergence", result)
-    result["snapshots"] = snapshots(policies["SGDR"], arguments.store)
+    record(kept_as, result)
+    result["snapshots"] = snapshots(policies["SGDR"], make, arguments.store)
     accuracies = [scores["accuracy"] for scores in result["snapshots"]]
     print(f"SGDR, five snapshots {statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies) / 8**0.5:.4f}")
-    record("super_convergence", result)
+    record(kept_as, result)
 
 
 if __name__ == "__main__":
