@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclewise._validation import describe, instance, positive, real, whole
 from cyclewise.comparison.comparison import Comparison
-from cyclewise.engines import check_engine, make_workers
+from cyclewise.engines import check_engine, make_workers, portable
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
@@ -118,6 +118,7 @@ def compare(
     num_tuning = 0 if how is None else len(others) * (1 if how == "lr_find" else len(how) * len(chosen))
     with (
         preserve(),
+        portable(make_learner, *chosen.values()),
         progress_bar("comparing", num_tuning + len(question.seeds) * len(chosen), progress) as bar,
         make_workers(Runner(make_learner, metric), engine=engine, workers=at_a_time) as crew_workers,
     ):
