@@ -134,3 +134,17 @@ def test_a_curve_holds_all_of_the_mass():
     assert density.mean_magnitude() == pytest.approx(0.8)
     single = Density((0.0,), (1.0,), num_probes=1)
     assert np.isfinite(single.curve()[1]).all()
+
+
+@pytest.mark.parametrize("most_bytes", [2**31, 0])
+def test_a_gradient_before_products_is_the_gradient_and_free_where_graphs_are_kept(most_bytes):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 1))
+    batches = [(torch.randn(6, 3), torch.randn(6, 1)) for _ in range(3)]
+    vector = torch.randn(26)
+    alone, joint = (Objective(model, nn.functional.mse_loss, batches, most_bytes=most_bytes) for _ in range(2))
+    gradient = joint.gradient(before_products=True)
+    assert torch.allclose(gradient, alone.gradient(), atol=1e-6)
+    assert torch.equal(joint.product(vector), alone.product(vector))
+    spared = alone.cost - joint.cost
+    assert spared == pytest.approx(1.0 if most_bytes else 0.0, abs=1e-6)

@@ -112,6 +112,17 @@ class Products:
             total += torch.cat([row.reshape(len(vectors), -1).to(objective.dtype) for row in rows], dim=1)
         return total
 
+    def gradient(self) -> Tensor | None:
+        """Return the sum over this rank's batches of the gradients, [P], if all their graphs are kept; else None."""
+        self._forget_if_moved()
+        kept = [self._kept_gradient(index) for index in range(self._objective.num_batches)]
+        total = self._objective.zeros()
+        for gradient in kept:
+            if gradient is None:
+                return None
+            total += self._objective.flatten(gradient.values)
+        return total
+
     def cost(self) -> float:
         """Return what the next product costs, in gradient evaluations, once the graphs are there."""
         self._forget_if_moved()

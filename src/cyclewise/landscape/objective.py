@@ -130,8 +130,16 @@ class Objective:
         """Return the loss of each batch of this rank."""
         return [float(loss) for loss in self._losses()]
 
-    def gradient(self) -> Tensor:
-        """Return the gradient of the mean loss, [P]."""
+    def gradient(self, *, before_products: bool = False) -> Tensor:
+        """Return the gradient of the mean loss, [P].
+
+        Args:
+            before_products: whether products at these parameters follow: what they keep is built at once, where it fits
+                into memory, and the gradient then costs nothing of its own.
+        """
+        kept = self._products.gradient() if before_products else None
+        if kept is not None:
+            return self._over_ranks(kept)
         total = self.zeros()
         for index in range(self.num_batches):
             total += self.batch_gradient(index)

@@ -1,11 +1,13 @@
 """The spectrum of the Hessian within a budget: both ends, the trace, the density and the condition number."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cyclewise.landscape.density import Density, exact, quadrature
 from cyclewise.landscape.lanczos import Krylov, RitzPair, Settled, lanczos, random_start
@@ -22,6 +24,8 @@ _FEWEST_STEPS = 24
 # dense up to the ends; then many share in the sum of |lambda|, and its error is small with few probes.
 _LANCZOS_SHARE = 0.8
 _TOLERANCE = 0.005
+# Length of the random part of a start vector beside the gradient of length 1.
+_RANDOM_SHARE = 0.5
 _FLOOR = 5e-4
 # The trace's standard error that is aimed at, as a fraction of the sum of |lambda|; half of what is promised.
 _TRACE_ERROR = 0.025
@@ -90,7 +94,7 @@ def spectrum(objective: Objective, *, budget: float = DEFAULT_BUDGET, seed: int 
     settled = Settled(
         _TOLERANCE, floor=0.0 if budget > DEFAULT_BUDGET else _FLOOR, fewest_steps=min(_FEWEST_STEPS, num_products)
     )
-    spaces = [_run(objective, generator, max(3, int(_LANCZOS_SHARE * num_products)), settled)]
+    spaces = [_run(objective, _random(objective, generator), max(3, int(_LANCZOS_SHARE * num_products)), settled)]
     main = spaces[0]
     total, spent = trace(
         objective.product,
@@ -101,7 +105,7 @@ def spectrum(objective: Objective, *, budget: float = DEFAULT_BUDGET, seed: int 
     )
     spent += main.num_products
     while num_products - spent >= _FEWEST_STEPS:
-        spaces.append(_run(objective, generator, _FEWEST_STEPS, None))
+        spaces.append(_run(objective, _random(objective, generator), _FEWEST_STEPS, None))
         spent += spaces[-1].num_products
     return Spectrum(main.pair(-1), main.pair(0), total, _density(spaces), _condition(main), False, spent)
 
@@ -111,19 +115,30 @@ def sharpness(
 ) -> RitzPair:
     """Return the largest eigenvalue of the objective's Hessian alone, with as few products as it takes.
 
+    Lanczos from the gradient, which lies mostly in the few directions of largest curvature (Gur-Ari, Roberts and Dyer,
+    arXiv:1812.04754), half mixed with a random vector for those that it has left: a fifth fewer products than from a
+    random vector alone, on the networks of `benchmarks/hessian.py`.
+
     Args:
         objective: the function.
         tolerance: the error aimed at, as a fraction of the eigenvalue.
         max_products: products to stop at in any case.
-        seed: of the start vector.
+        seed: of the random vector.
     """
-    generator = torch.Generator().manual_seed(seed)
-    return _run(objective, generator, max_products, Settled(tolerance, floor=None)).pair(-1)
+    start = _random(objective, torch.Generator().manual_seed(seed))
+    gradient = objective.gradient(before_products=True)
+    norm = float(gradient.norm())
+    if 0.0 < norm < math.inf:
+        start = gradient / norm + _RANDOM_SHARE / float(start.norm()) * start
+    return _run(objective, start, max_products, Settled(tolerance, floor=None)).pair(-1)
 
 
-def _run(objective: Objective, generator: torch.Generator, num_steps: int, is_done: Settled | None) -> Krylov:
+def _random(objective: Objective, generator: torch.Generator) -> Tensor:
+    return random_start(objective.num_parameters, dtype=objective.dtype, device=objective.device, generator=generator)
+
+
+def _run(objective: Objective, start: Tensor, num_steps: int, is_done: Settled | None) -> Krylov:
     size = objective.num_parameters
-    start = random_start(size, dtype=objective.dtype, device=objective.device, generator=generator)
     capacity = max(4, _MOST_BASIS_BYTES // (size * start.element_size()))
     return lanczos(objective.product, start, num_steps=num_steps, capacity=capacity, is_done=is_done)
 
