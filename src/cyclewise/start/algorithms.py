@@ -83,15 +83,16 @@ class Algorithm:
         self._state = np.random.RandomState(seed % 2**32).get_state()
         self._python_state = random.Random(seed).getstate()
         self._draws = np.random.default_rng(seed)
+        self._is_swapped = False
         self._losses: list[float] = []
-        with self._own_generators():
+        with self.own_generators():
             self._optimizer = self._make(budget, num_workers, seed, given)
 
     def ask(self) -> tuple[Any, dict[str, Value]]:
         """Return a handle to tell the loss with, and a point."""
-        with self._own_generators():
+        with self.own_generators():
             handle = None if self._optimizer is None else self._optimizer.ask()
-        values = {} if handle is None else handle.value
+        values = {} if handle is None else self._by_name(handle.value)
         point: dict[str, Value] = {}
         for variable in self._variables:
             if isinstance(variable, Coordinates):
@@ -108,7 +109,7 @@ class Algorithm:
             self._losses.append(loss)
         if handle is None or self._optimizer is None:
             return
-        with self._own_generators():
+        with self.own_generators():
             self._optimizer.tell(handle, self._worse() if loss is None else loss)
 
     def tell_of(self, point: Point, loss: float | None) -> None:
@@ -125,9 +126,10 @@ class Algorithm:
                 values[variable.name] = np.array([_number(z) for z in value])
             else:
                 values[variable.name] = value
-        with self._own_generators():
+        with self.own_generators():
+            new_value: Any = next(iter(values.values())) if self._is_bare else values
             try:
-                self._optimizer.tell(self._optimizer.parametrization.spawn_child(new_value=values), loss)
+                self._optimizer.tell(self._optimizer.parametrization.spawn_child(new_value=new_value), loss)
             except (TellNotAskedNotSupportedError, NotImplementedError):
                 pass
 
@@ -142,7 +144,9 @@ class Algorithm:
                 parts[variable.name] = ng.p.Choice(variable.options, deterministic=True)
         if not parts:
             return None
-        parametrization = ng.p.Dict(**parts)
+        # One array on its own spares Nevergrad's dictionaries, which cost more than the algorithm.
+        self._is_bare = len(parts) == 1
+        parametrization = next(iter(parts.values())) if self._is_bare else ng.p.Dict(**parts)
         parametrization.random_state = np.random.RandomState(seed % 2**32)
         kind = ng.optimizers.registry[self.name]
         if self.name == "PSO":
@@ -154,14 +158,26 @@ class Algorithm:
             )
         return kind(parametrization, budget=budget, num_workers=num_workers)
 
+    def _by_name(self, value: Any) -> dict[str, Any]:
+        if not self._is_bare:
+            return dict(value)
+        return {v.name: value for v in self._variables if not isinstance(v, Draw)}
+
     def _worse(self) -> float:
         worst = max(self._losses, default=0.0)
         return worst + max(1.0, abs(worst))
 
     @contextmanager
-    def _own_generators(self) -> Iterator[None]:
-        # Some algorithms draw from the global generators: they get a stream of their own, so that what a search asks
-        # for depends on its seed alone and not on where candidates are evaluated.
+    def own_generators(self) -> Iterator[None]:
+        """Let the algorithm draw from a stream of its own while the block runs; blocks may be nested.
+
+        Some algorithms draw from the global generators. So what a search asks for depends on its seed alone and not on
+        where candidates are evaluated. Swapping costs more than asking: a block around many asks or tells spares it.
+        """
+        if self._is_swapped:
+            yield
+            return
+        self._is_swapped = True
         numpy_state, python_state = np.random.get_state(), random.getstate()
         np.random.set_state(self._state)
         random.setstate(self._python_state)
@@ -178,6 +194,7 @@ class Algorithm:
                 'or pass another algorithm, for example "PSO"'
             ) from error
         finally:
+            self._is_swapped = False
             self._state, self._python_state = np.random.get_state(), random.getstate()
             np.random.set_state(numpy_state)
             random.setstate(python_state)

@@ -163,14 +163,16 @@ class Runner:
                 values[outcome.key] = value, lost = self._read(outcome)
                 self.write({"job": keys[outcome.key], "value": value, "lost": lost})
         # In the order in which they were asked for, whoever was first.
-        for candidate in candidates:
-            self._tell(candidate.index, *values[candidate.index])
+        with self.search.algorithm.own_generators():
+            for candidate in candidates:
+                self._tell(candidate.index, *values[candidate.index])
 
     def _tell(self, index: int, value: float | None, lost: str) -> None:
         self.search.tell(index, value, lost=lost)
         self.num_evaluations += 1
-        best = self.search.best
-        self.bar.advance("" if best is None else f"best {best.loss:.4g}")
+        if self.bar.is_shown:
+            best = self.search.best
+            self.bar.advance("" if best is None else f"best {best.loss:.4g}")
 
     def _read(self, outcome: Any) -> tuple[float | None, str]:
         if outcome.error is None:

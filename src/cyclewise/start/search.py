@@ -131,15 +131,16 @@ class Search:
         """Return up to `n` candidates, fewer where the budget ends; none when it is spent."""
         number = whole("n", n, minimum=1, way_out="pass how many candidates you want")
         candidates: list[Candidate] = []
-        while len(candidates) < number and len(self.evaluations) < self.budget:
-            index = len(self.evaluations)
-            if index == UNTOUCHED:
-                point: dict[str, Value] = self.space.untouched()
-            else:
-                self._handles[index], point = self.algorithm.ask()
-            self.evaluations.append(Evaluation(index, point))
-            self._happened({"asked": index, "point": point})
-            candidates.append(Candidate(index, point))
+        with self.algorithm.own_generators():
+            while len(candidates) < number and len(self.evaluations) < self.budget:
+                index = len(self.evaluations)
+                if index == UNTOUCHED:
+                    point: dict[str, Value] = self.space.untouched()
+                else:
+                    self._handles[index], point = self.algorithm.ask()
+                self.evaluations.append(Evaluation(index, point))
+                self._happened({"asked": index, "point": point})
+                candidates.append(Candidate(index, point))
         return candidates
 
     def tell(self, candidate: Candidate | int, loss: float | None, *, lost: str = "") -> None:
