@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles docs clean
+.PHONY: help demo test check lint types unit test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles bench-start docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -81,6 +81,11 @@ bench-lr-test: $(VENV)/.dev ## the same on the test tasks; every look is written
 
 bench-diagnosis: $(VENV)/.dev ## findings on planted troubles and healthy runs, development half
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.run development
+
+bench-start: $(VENV)/.dev ## found starts against random ones; half an hour on one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.start_search.batched
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.start_search.settings
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.start_search.run
 
 bench-cycles: $(VENV)/.dev ## fewer iterations, and the article's claims on digits; an hour on one core, goes on when killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.super_convergence.run

@@ -37,6 +37,12 @@ def test_every_block_prints_what_stands_under_it(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+def test_the_blocks_of_the_page_on_starting_points_run(tmp_path):
+    pairs = WITH_OUTPUT.findall((DOCS / "starting-points.md").read_text())
+    assert len(pairs) == len(blocks_of("starting-points.md"))
+    assert run("\n".join(code for code, _ in pairs), tmp_path) == "".join(output for _, output in pairs)
+
+
 def test_the_blocks_of_the_training_page_run(tmp_path):
     program = "\n".join([*blocks_of("training.md"), 'print(scores["accuracy"], tuple(outputs.shape))'])
     printed = run(program, tmp_path, "-W", "ignore:there is no complete checkpoint")
