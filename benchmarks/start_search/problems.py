@@ -42,14 +42,14 @@ class LastState(nn.Module):
 
     def __init__(self, factor: float, width: int = 32) -> None:
         super().__init__()
-        self.rnn = nn.RNN(2, width, batch_first=True)
-        self.head = nn.Linear(width, 1)
+        self.rnn = nn.RNN(4, width, batch_first=True)
+        self.head = nn.Linear(width, 10)
         nn.init.orthogonal_(self.rnn.weight_hh_l0)
         with torch.no_grad():
             self.rnn.weight_hh_l0.mul_(factor)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return ``[n, 1]`` for inputs ``[n, time, 2]``."""
+        """Return ``[n, 10]`` for inputs ``[n, time, 4]``."""
         states, _ = self.rnn(inputs)
         return self.head(states[:, -1])
 
@@ -106,15 +106,10 @@ def _waves() -> tuple[Batch, Batch, Batch]:
 
 
 @cache
-def _adding() -> tuple[Batch, Batch, Batch]:
-    # The adding problem of Hochreiter and Schmidhuber (1997), 20 steps, targets centred on zero.
-    generator = torch.Generator().manual_seed(0)
-    values = torch.rand(1500, 20, generator=generator)
-    marks = torch.zeros(1500, 20)
-    for row in range(1500):
-        marks[row, torch.randint(0, 10, (1,), generator=generator)] = 1
-        marks[row, torch.randint(10, 20, (1,), generator=generator)] = 1
-    return _split(torch.stack([values, marks], dim=2), (values * marks).sum(1, keepdim=True) - 1)
+def _strips() -> tuple[Batch, Batch, Batch]:
+    # Each digit as a sequence of 16 strips of 4 pixels. (The adding problem over 20 steps was tried first: no start was
+    # found from which 300 steps solve it, so it says nothing about starts.)
+    return tuple((x.view(-1, 16, 4), y) for x, y in _digits())  # type: ignore[return-value]
 
 
 def _split(x: Tensor, y: Tensor) -> tuple[Batch, Batch, Batch]:
@@ -131,8 +126,8 @@ PROBLEMS = [
     Problem("deep tanh, gain 3", _seeded(lambda: _scaled(_TANH(), 3.0, nn.init.xavier_normal_)), _digits,
             nn.functional.cross_entropy),
     Problem("deep relu, torch's own start", _seeded(lambda: _deep(nn.ReLU, 12)), _digits, nn.functional.cross_entropy),
-    Problem("rnn, factor 0.8", _seeded(lambda: LastState(0.8)), _adding, nn.functional.mse_loss),
-    Problem("rnn, factor 1.2", _seeded(lambda: LastState(1.2)), _adding, nn.functional.mse_loss),
+    Problem("rnn, factor 0.8", _seeded(lambda: LastState(0.8)), _strips, nn.functional.cross_entropy),
+    Problem("rnn, factor 1.2", _seeded(lambda: LastState(1.2)), _strips, nn.functional.cross_entropy),
     Problem("zero-centred regression", _seeded(lambda: _mlp([2, 48, 48, 1], nn.Tanh)), _waves, nn.functional.mse_loss),
     Problem("saddle start", _seeded(lambda: _scaled(_mlp([64, 24, 8, 24, 64], nn.Tanh), 0.02, nn.init.xavier_normal_)),
             _pixels, nn.functional.mse_loss),
