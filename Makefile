@@ -56,6 +56,8 @@ docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation ane
 	$(BIN)/python docs/range_test.py
 	$(BIN)/python docs/super_convergence.py
 	$(BIN)/python docs/experiments.py
+	$(BIN)/python docs/starting_points.py
+	$(BIN)/python docs/test_functions.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.understanding
 
 docs-site: $(VENV)/.docs ## build the documentation site into build/site, warnings as errors, and check it

@@ -28,8 +28,8 @@ _FEWEST_GENERATIONS = 6
 _SWARM = 40  # Nevergrad's, whatever the budget
 _SMALLEST_SWARM = 4
 _RANDOM = "RandomSearch"
-# With Nevergrad's own "arctan" the swarm starts at speeds that carry it to the ends of the range, where it stays: see
-# benchmarks/start_search/settings.py.
+# With it the swarm's unit box is the space itself. Nevergrad's "arctan" finds starts as good, "identity" slightly worse
+# ones; what matters is the number of particles (benchmarks/start_search/settings.py).
 _TRANSFORM = "gaussian"
 
 
