@@ -34,14 +34,14 @@ def table() -> str:
     n = len(result["seeds"])
     return "\n".join(
         [
-            f"Loss on data that no search saw, after {result['long_steps']} steps of one-cycle from the start that was found"
-            f" with {result['budget']} runs of {result['short_steps']} steps over `LayerGains`; mean ± standard error, n={n}"
-            " seeds. All columns train as long but the second, which has the search's steps too.",
+            f"Loss on data that no search saw, after {result['long_steps']} steps of one-cycle from the start that was "
+            f"found with {result['budget']} runs of {result['short_steps']} steps over `LayerGains`; mean ± standard "
+            f"error, n={n} seeds. All columns train as long but the second, which has the search's steps too.",
             "",
             *lines,
             "",
-            f"On how many of the {len(result['table'])} problems the mean is below both the best of as many random points of"
-            f" the same space and the best of as many re-draws: {counts}.",
+            f"On how many of the {len(result['table'])} problems the mean is below both the best of as many random points "
+            f"of the same space and the best of as many re-draws: {counts}.",
         ]
     )
 
