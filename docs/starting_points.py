@@ -40,8 +40,8 @@ def table() -> str:
             "",
             *lines,
             "",
-            f"On how many of the {len(result['table'])} problems the mean is below both the best of as many random points "
-            f"of the same space and the best of as many re-draws: {counts}.",
+            f"On how many of the {len(result['table'])} problems the mean is below both the best of as many random "
+            f"points of the same space and the best of as many re-draws: {counts}.",
         ]
     )
 

@@ -105,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--fresh", action="store_true", help="forget the runs that are in the file")
+    parser.add_argument("--share", action="store_true", help="only add runs to the file, beside another process")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -120,6 +121,8 @@ def main() -> None:
             with Path(PARTIAL).open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(problem.name, seed, {k: round(v, 4) for k, v in row["result"]["trained"].items()}, flush=True)
+    if arguments.share:
+        return
     rows = [row for row in rows if row["seed"] in arguments.seeds]
     found = summary(rows)
     for name, figures in found["table"].items():
