@@ -184,7 +184,9 @@ def draw(classic: Classic, found: dict[str, tuple[np.ndarray, np.ndarray]], path
         for panel, end in zip(row, FRAMES, strict=True):
             low, high = height.min(), height.max()
             # The upper half of the colours is left to the points.
-            panel.pcolormesh(grid, grid, height, cmap="Greys", vmin=low, vmax=2 * high - low, shading="nearest")
+            panel.pcolormesh(
+                grid.numpy(), grid.numpy(), height, cmap="Greys", vmin=low, vmax=2 * high - low, shading="nearest"
+            )
             recent = points[max(0, end - 40) : end]
             panel.plot(*recent.T, ".", color="#0072b2", markersize=4)
             panel.plot(*points[np.argmin(losses[:end])], "o", color="#d55e00", markersize=6, fillstyle="none")
