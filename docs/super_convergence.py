@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.image import imsave
+from PIL import Image
 
 from cyclewise import Comparison
 from cyclewise.comparison.pictures import mean_course
@@ -58,6 +59,9 @@ def save_in_rows(pictures: list[Chart], path: Path, columns: int = 3) -> None:
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     imsave(path, np.concatenate(rows))
+    with Image.open(path) as image:  # a palette of 64 colours: a third of the size, and nothing to see of it
+        small = image.convert("RGB").quantize(64)
+    small.save(path, optimize=True)
 
 
 def percent(row: Row) -> str:
