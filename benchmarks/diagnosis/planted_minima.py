@@ -191,7 +191,7 @@ _VARIANTS: dict[str, dict[str, Sequence[tuple[str, Build]]]] = {
     },
     "test": {
         "solution beyond a hump": [
-            ("fashion, two layers permuted", moved(_of(784, 48, 32, 10), lambda: flat(data.fashion()), cross_entropy,
+            ("fashion, two layers permuted", moved(_of(196, 48, 32, 10), lambda: flat(data.fashion()), cross_entropy,
                                                    permuted, lr=0.05, num_steps=500, before=True)),
             ("cancer table, signs flipped", moved(_of(30, 16, 2, activation=nn.Tanh), lambda: _table("breast_cancer"),
                                                   cross_entropy, flipped, lr=0.05, num_steps=400, before=True)),
@@ -201,7 +201,7 @@ _VARIANTS: dict[str, dict[str, Sequence[tuple[str, Build]]]] = {
         "two minima of one loss": [
             ("regression, two seeds", another(_of(8, 24, 16, 1, activation=nn.Tanh), lambda: _regression(8, 93), mse,
                                               lr=0.05, num_steps=800)),
-            ("fashion, two layers permuted", moved(_of(784, 48, 32, 10), lambda: flat(data.fashion()), cross_entropy,
+            ("fashion, two layers permuted", moved(_of(196, 48, 32, 10), lambda: flat(data.fashion()), cross_entropy,
                                                    permuted, lr=0.05, num_steps=500, before=False)),
             ("wine table, signs flipped", moved(_of(13, 16, 3, activation=nn.Tanh), lambda: _table("wine"),
                                                 cross_entropy, flipped, lr=0.05, num_steps=300, before=False)),

@@ -3,7 +3,8 @@
     python -m benchmarks.diagnosis.run development|test [--workers 2] [--keep FILE] [--judge-again FILE]
 
 The rules were made on the development half alone; a look at the test half is written down in looks.jsonl. With
-``--keep`` the whole records are stored, and ``--judge-again`` puts the rules of today to the stored numbers.
+``--keep`` the whole records are stored, and a run that was cut off goes on behind those in the file; ``--judge-again``
+puts the rules of today to the stored numbers.
 """
 
 import argparse
@@ -160,6 +161,9 @@ def main() -> None:
         jobs = [(half, "trouble", i, None) for i, case in enumerate(cases(half)) if arguments.only in case.trouble]
         jobs += [(half, "healthy", i, arguments.cache) for i in range(len(runs(half))) if arguments.only in "healthy"]
         answers = []
+        if arguments.keep is not None and arguments.keep.exists():
+            answers = [Answer(**json.loads(line)) for line in arguments.keep.read_text().splitlines()]
+            jobs = jobs[len(answers) :]
         with get_context("spawn").Pool(arguments.workers) as pool:
             for one in pool.imap(answer, jobs, chunksize=1):
                 answers.append(one)
