@@ -53,11 +53,11 @@ release-check: $(VENV)/.dev ## build wheel and sdist, install the wheel into an 
 docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation anew
 	$(BIN)/python docs/pictures/readme.py
 	$(BIN)/python docs/gallery.py
-	$(BIN)/python docs/range_test.py
-	$(BIN)/python docs/super_convergence.py
-	$(BIN)/python docs/experiments.py
-	$(BIN)/python docs/starting_points.py
-	$(BIN)/python docs/test_functions.py
+	$(BIN)/python -m docs.range_test
+	$(BIN)/python -m docs.super_convergence
+	$(BIN)/python -m docs.experiments
+	$(BIN)/python -m docs.starting_points
+	$(BIN)/python -m docs.test_functions
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.understanding
 
 docs-site: $(VENV)/.docs ## build the documentation site into build/site, warnings as errors, and check it

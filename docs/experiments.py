@@ -1,9 +1,10 @@
 """Fill the tables of experiments.md from the stored result of benchmarks/article.py: `make docs`."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
+
+from docs.filling import fill
 
 PAGE = Path(__file__).with_name("experiments.md")
 RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "article_digits.json"
@@ -44,18 +45,11 @@ def runs(result: dict[str, Any]) -> str:
 if __name__ == "__main__":
     stored = json.loads(RESULT.read_text())
     result, environment = stored["result"], stored["environment"]
-    page = PAGE.read_text()
-    for name, text in {
+    texts = {
         "claims": claims(result),
         "criteria": criteria(result),
         "runs": runs(result),
         "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
         "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
-    }.items():
-        page = re.sub(
-            rf"(<!-- {name} -->).*?(<!-- /{name} -->)",
-            lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}",  # type: ignore[misc]
-            page,
-            flags=re.DOTALL,
-        )
-    PAGE.write_text(page)
+    }
+    PAGE.write_text(fill(PAGE.read_text(), texts))

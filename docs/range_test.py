@@ -1,9 +1,10 @@
 """Fill the tables of range-test.md from the stored results: `make docs`."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
+
+from docs.filling import fill
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 PAGE = Path(__file__).with_name("range-test.md")
@@ -43,22 +44,13 @@ def refusals() -> str:
     return "\n".join(["| | refused | 95 % bounds |", "|---|---|---|", *rows])
 
 
-def fill(page: str, name: str, text: str) -> str:
-    """Replace what stands between the two marks of a name."""
-    return re.sub(rf"(<!-- {name} -->).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}{m[2]}", page, flags=re.DOTALL)
-
-
 if __name__ == "__main__":
     test = result_of("lr_regret_test")
-    page = PAGE.read_text()
-    for name, text in {
-        "test": f"\n{table('test')}\n",
-        "development": f"\n{table('development')}\n",
-        "refusals": f"\n{refusals()}\n",
+    tables = {"test": table("test"), "development": table("development"), "refusals": refusals()}
+    figures = {
         "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
         "fifty": f"{test['50 steps']['regret']['mean']:.1f}",
         "hundred": f"{test['100 steps']['regret']['mean']:.1f}",
         "three": f"{test['300 steps']['regret']['mean']:.1f}",
-    }.items():
-        page = fill(page, name, text)
-    PAGE.write_text(page)
+    }
+    PAGE.write_text(fill(fill(PAGE.read_text(), tables), figures, around=""))

@@ -4,8 +4,9 @@ python docs/starting_points.py
 """
 
 import json
-import re
 from pathlib import Path
+
+from docs.filling import fill
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -49,9 +50,7 @@ def table() -> str:
 def main() -> None:
     """Write the page."""
     page = DOCS / "starting-points.md"
-    text = re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: f"<!-- results -->\n{table()}\n<!-- /results -->",
-                  page.read_text(), flags=re.DOTALL)  # fmt: skip
-    page.write_text(text)
+    page.write_text(fill(page.read_text(), {"results": table()}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from cyclewise.comparison.pictures import mean_course
 from cyclewise.comparison.rows import Row
 from cyclewise.drawing import Chart, Line
 from cyclewise.drawing.figure import draw
+from docs.filling import fill
 
 HERE = Path(__file__).parent
 RESULT = HERE.parent / "benchmarks" / "results" / "super_convergence.json"
@@ -26,22 +27,15 @@ def main() -> None:
     stored = json.loads(RESULT.read_text())
     result, environment = stored["result"], stored["environment"]
     baselines, ladder, equal = (Comparison.from_dict(result[name]) for name in ("baselines", "ladder", "equal_steps"))
-    page = PAGE.read_text()
-    for name, text in {
+    texts = {
         "verdict": verdict(result, baselines, ladder),
         "lengths": lengths(result, baselines, ladder),
         "equal": equal_steps(result, equal),
         "grids": grids(baselines),
         "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
         "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
-    }.items():
-        page = re.sub(
-            rf"(<!-- {name} -->).*?(<!-- /{name} -->)",
-            lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}",  # type: ignore[misc]
-            page,
-            flags=re.DOTALL,
-        )
-    PAGE.write_text(page)
+    }
+    PAGE.write_text(fill(PAGE.read_text(), texts))
     save_in_rows(charts(result, equal, ladder), HERE / "pictures" / "super_convergence.png")
 
 

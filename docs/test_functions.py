@@ -1,13 +1,12 @@
 """The gallery of classic test functions: swarm, Nevergrad's own choice, and gradient descent from random starts.
 
-    python docs/test_functions.py
+    python -m docs.test_functions
 
 writes ``docs/pictures/test_functions/*.png`` and the tables in ``docs/test-functions.md``. Every method has 300
 evaluations: the descent has them as 15 random starts of 20 steps, with the best rate of a grid for each function.
 """
 
 import math
-import re
 import statistics
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import cyclewise as cw
+from docs.filling import fill
 
 FOLDER = Path(__file__).parent
 BUDGET, STARTS, SEEDS = 300, 15, (0, 1, 2, 3, 4)
@@ -224,10 +224,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     text, _ = table()
     page = FOLDER / "test-functions.md"
-    page.write_text(
-        re.sub(r"<!-- table -->.*<!-- /table -->", f"<!-- table -->\n{text}\n<!-- /table -->", page.read_text(),
-               flags=re.DOTALL)
-    )  # fmt: skip
+    page.write_text(fill(page.read_text(), {"table": text}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from cyclewise.drawing import Chart
 from cyclewise.drawing.figure import draw
+from docs.filling import fill
 
 HERE = Path(__file__).parent
 PAGE = HERE / "understanding-learning-rates.md"
@@ -59,9 +60,7 @@ def written_captions(page: str) -> dict[str, str]:
 
 def with_caption(page: str, topic: str, caption: str) -> str:
     """Return a page's text with a new caption."""
-    pattern = rf"(<!-- {topic} -->).*?(<!-- /{topic} -->)"
-    text = textwrap.fill(caption, 120)
-    return re.sub(pattern, lambda match: f"{match[1]}\n{text}\n{match[2]}", page, flags=re.DOTALL)
+    return fill(page, {topic: textwrap.fill(caption, 120)})
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -53,3 +55,18 @@ class Killing(Counting):
         if len(list(Path(self.folder).iterdir())) == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         return learn
+
+
+TWO = {"low": constant(0.001), "high": constant(0.3)}
+
+
+def local(policies=TWO, make=make_learner, **options):
+    options = {"seeds": range(3), "metric": "loss", "baseline": "low", "engine": "local", **options}
+    return cw.compare(policies, make, **options)
+
+
+@contextmanager
+def raises(kind, message):
+    with pytest.raises(kind) as caught:
+        yield
+    assert str(caught.value) == message

@@ -264,6 +264,15 @@ def test_one_and_several_workers_give_the_same_when_asked_to():
     assert one.redraw == two.redraw
 
 
+def test_an_algorithm_that_asks_for_one_at_a_time_may_be_deterministic():
+    arguments = {"algorithm": "NelderMead", "budget": 20}
+    one = cw.search_start(cw.LayerGains(mlp()), size, deterministic=True, **arguments)
+    assert one.evaluations == cw.search_start(cw.LayerGains(mlp()), size, **arguments).evaluations
+    message = "workers must be 1 for algorithm='NelderMead', which asks for one point at a time, got 8; pass workers=1"
+    with pytest.raises(cw.ArgumentError, match=f"^{re.escape(message)}"):
+        cw.search_start(cw.LayerGains(mlp()), size, workers=2, deterministic=True, **arguments)
+
+
 def test_a_worker_that_dies_costs_its_evaluation():
     found = cw.search_start(cw.LayerGains(mlp(), upper=3.0), dying, budget=14, workers=2, seed=5)
     assert found.best_loss <= found.baseline_loss

@@ -151,7 +151,7 @@ class Algorithm:
         kind = ng.optimizers.registry[self.name]
         if self.name == "PSO":
             kind = ng.optimizers.ConfPSO(transform=_TRANSFORM, popsize=self.population, **given)
-        if num_workers > 1 and getattr(kind, "no_parallelization", False):
+        if num_workers > 1 and is_sequential(self.name):
             raise ArgumentError(
                 f"workers must be 1 for algorithm={self.name!r}, which asks for one point at a time, "
                 f'got {num_workers}; pass workers=1, or an algorithm such as "PSO" or "TwoPointsDE"'
@@ -249,6 +249,20 @@ def check_algorithm(name: Any, variables: tuple[Variable, ...]) -> str:
             "neighbouring seeds have nothing in common that another algorithm could learn"
         )
     return name
+
+
+def is_sequential(name: str) -> bool:
+    """Return whether an algorithm asks for one point at a time.
+
+    >>> is_sequential("NelderMead"), is_sequential("PSO")
+    (True, False)
+    """
+    if name not in registered():
+        return False  # what it is instead is said where the algorithm is made
+
+    import nevergrad as ng
+
+    return bool(getattr(ng.optimizers.registry[name], "no_parallelization", False))
 
 
 def registered() -> list[str]:

@@ -15,7 +15,7 @@ from cyclewise.start.conclusion import conclude
 from cyclewise.start.evaluation import Evaluate, Objective, generators_in
 from cyclewise.start.journal import Journal
 from cyclewise.start.result import StartSearch
-from cyclewise.start.running import Plan, Runner, known_values
+from cyclewise.start.running import Plan, Runner, generation_size, known_values
 from cyclewise.start.search import Search
 from cyclewise.start.space import Space
 from cyclewise.state import preserve
@@ -96,7 +96,7 @@ def search_start(
         algorithm=algorithm,
         budget=budget,
         seed=seed,
-        num_workers=_concurrent(workers, deterministic, batched),
+        num_workers=max(batched, generation_size(algorithm, deterministic=deterministic, workers=workers)),
         population=population,
         omega=omega,
         phip=phip,
@@ -125,12 +125,6 @@ def search_start(
         )
         plan = Plan.of(search.budget, repeats=not batched)
         return conclude(runner, plan, validates=validate is not None, redraws=redraw is not None)
-
-
-def _concurrent(workers: int, deterministic: bool, batched: int) -> int:
-    from cyclewise.start.running import GENERATION
-
-    return max(1, batched, GENERATION if deterministic else workers)
 
 
 def _check(objective: Any, validate: Any, redraw: Any, batched: Any, workers: Any, engine: Any) -> None:

@@ -163,7 +163,8 @@ class StartSearch:
         if self.redraw is not None:
             parts.append(f"best re-draw {self.redraw}")
         lost = f", {self.num_lost} lost" if self.num_lost else ""
-        return f"{'; '.join(parts)}; {self.num_evaluations} evaluations by {self.algorithm}{lost}; {self._ended()}"
+        parts.append(f"{self.num_evaluations} evaluations by {self.algorithm}{lost}")
+        return "; ".join([*parts, f"stopped: {self.stop_reason.value}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; the weights are not among them."""
@@ -238,9 +239,6 @@ class StartSearch:
         from cyclewise.drawing.html import fragment
 
         return fragment(self.section())
-
-    def _ended(self) -> str:
-        return f"stopped: {self.stop_reason.value}"
 
 
 def _plain(point: Point) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from typing import Any
 
 from cyclewise.engines import Workers, run_all
 from cyclewise.progress import Bar
+from cyclewise.start.algorithms import is_sequential
 from cyclewise.start.evaluation import Evaluate, Job
 from cyclewise.start.journal import Event
 from cyclewise.start.search import UNTOUCHED, Candidate, Search, checked_loss
 
 # Candidates per generation where the result must not depend on the number of workers.
-GENERATION = 8
+_GENERATION = 8
 # Evaluations again of the leaders, as a share of the budget, and at most so many.
 _SHARE_OF_REPEATS = 5
 _MOST_REPEATS = 9
@@ -89,7 +90,7 @@ class Runner:
             left = []
         if plan.repeats:
             first = self.search.evaluations[UNTOUCHED].loss
-            again = self._again(UNTOUCHED, 1)
+            (again,) = self._again([(UNTOUCHED, 1)])
             plan.repeats -= 1
             is_noisy = first is not None and again is not None and first != again
             used = min(plan.repeats, 1 + (_REPETITIONS - 1) * _num_leaders(plan)) if is_noisy else 0
@@ -105,8 +106,7 @@ class Runner:
         order = sorted(told, key=lambda e: e.loss if e.loss is not None else 0.0)
         wanted = [(UNTOUCHED, r) for r in range(2, _REPETITIONS)]
         wanted += [(leader.index, r) for r in range(1, _REPETITIONS) for leader in order[: _num_leaders(plan)]]
-        for index, repetition in wanted[: plan.repeats] if plan.repeats else ():
-            self._again(index, repetition)
+        self._again(wanted[: plan.repeats])
 
     def values(self, jobs: Sequence[Job]) -> list[float | None]:
         """Return what the jobs evaluate to, in their order; None where one was lost. They do not count as budget."""
@@ -119,14 +119,15 @@ class Runner:
             self.bar.advance()
         return [found[_key(job)][0] for job in jobs]
 
-    def _again(self, index: int, repetition: int) -> float | None:
-        job = Job(point=self.search.evaluations[index].point, repetition=repetition)
-        value = self.values([job])[0]
-        self.num_evaluations += 1
-        first = self.search.evaluations[index].loss
-        if value is not None and first is not None:
-            self.repeated.setdefault(index, [first]).append(value)
-        return value
+    def _again(self, wanted: Sequence[tuple[int, int]]) -> list[float | None]:
+        evaluations = self.search.evaluations
+        values = self.values([Job(point=evaluations[index].point, repetition=r) for index, r in wanted])
+        self.num_evaluations += len(wanted)
+        for (index, _), value in zip(wanted, values, strict=True):
+            first = evaluations[index].loss
+            if value is not None and first is not None:
+                self.repeated.setdefault(index, [first]).append(value)
+        return values
 
     def _as_workers_are_free(self, left: Sequence[Candidate], total: int) -> None:
         search = self.search
@@ -142,7 +143,8 @@ class Runner:
             self._tell(outcome.key, *self._read(outcome))
 
     def _by_generation(self, left: Sequence[Candidate], total: int) -> None:
-        size = self.batched or self.search.algorithm.population or GENERATION
+        algorithm = self.search.algorithm
+        size = self.batched or algorithm.population or generation_size(algorithm.name, deterministic=True, workers=1)
         while True:
             missing = min(size - len(left), total - len(self.search.evaluations))
             generation = [*left, *(self.search.ask(missing) if missing > 0 else ())]
@@ -180,6 +182,19 @@ class Runner:
         self.died += outcome.worker_died
         self.last_error = outcome.error
         return None, f"{type(outcome.error).__name__}: {outcome.error}"
+
+
+def generation_size(algorithm: str, *, deterministic: bool, workers: int) -> int:
+    """Return how many candidates are under way before one is told.
+
+    >>> generation_size("PSO", deterministic=True, workers=1), generation_size("PSO", deterministic=False, workers=3)
+    (8, 3)
+    >>> generation_size("NelderMead", deterministic=True, workers=1)
+    1
+    """
+    if not deterministic or (workers == 1 and is_sequential(algorithm)):
+        return workers
+    return _GENERATION
 
 
 def _num_leaders(plan: Plan) -> int:

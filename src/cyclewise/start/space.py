@@ -1,6 +1,7 @@
 """Spaces of starting points: what may vary around a model's own start, and how a point becomes a model."""
 
 import copy
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -111,7 +112,7 @@ class Product(Space):
             for variable in space.variables:
                 counts[variable.name] = number = counts.get(variable.name, 0) + 1
                 names[variable.name] = variable.name if number == 1 else f"{variable.name} {number}"
-                variables.append(type(variable)(**{**vars(variable), "name": names[variable.name]}))
+                variables.append(dataclasses.replace(variable, name=names[variable.name]))
             self._names.append(names)
         self.variables = tuple(variables)
 

@@ -5,6 +5,7 @@ and arXiv:1712.09913 (directions scaled by the weights).
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,26 @@ from cyclewise.stepping import batch_loss, device_of, to_device
 _LARGEST_FULL_SPACE = 10_000
 
 
-class Subspace(Space):
+class _Sum(Space):
+    # What a point adds to the weights, one point or many at once.
+
+    def place(self, model: nn.Module, point: Point) -> None:
+        """Add the change to each tensor."""
+        parameters = trained(model)
+        for name, change in self._changes([point]).items():
+            parameters[name].add_(change[0])
+
+    def stack(self, points: Sequence[Point]) -> dict[str, Tensor]:
+        """Return all sums at once."""
+        changes = self._changes(points)
+        return {name: parameter.detach() + changes[name] for name, parameter in trained(self.model).items()}
+
+    @abstractmethod
+    def _changes(self, points: Sequence[Point]) -> dict[str, Tensor]:
+        """Return the changes of all points, by name, each ``[len(points), *shape]``."""
+
+
+class Subspace(_Sum):
     """Directions through the initial weights.
 
     Args:
@@ -64,17 +84,6 @@ class Subspace(Space):
         self._gradients = _spanned(model, loss_fn, batches, self.size) if directions == "gradient" else None
         self.variables = (Coordinates("coordinates", self.size),)
 
-    def place(self, model: nn.Module, point: Point) -> None:
-        """Add the sum of the directions."""
-        parameters = trained(model)
-        for name, change in self._changes([point]).items():
-            parameters[name].add_(change[0])
-
-    def stack(self, points: Sequence[Point]) -> dict[str, Tensor]:
-        """Return all sums at once."""
-        changes = self._changes(points)
-        return {name: parameter.detach() + changes[name] for name, parameter in trained(self.model).items()}
-
     def describe(self) -> str:
         """Return how many directions there are, and how far they reach."""
         kind = "random directions" if self.directions == "random" else "directions spanned by gradients"
@@ -105,7 +114,7 @@ class Subspace(Space):
             raise ArgumentError("model must have trained parameters, got none; unfreeze some layers first")
 
 
-class FullSpace(Space):
+class FullSpace(_Sum):
     """Every trained number of a small model.
 
     Args:
@@ -130,17 +139,6 @@ class FullSpace(Space):
                 "search some directions with Subspace(model), or factors with LayerGains(model)"
             )
         self.variables = (Coordinates("coordinates", self.size),)
-
-    def place(self, model: nn.Module, point: Point) -> None:
-        """Add each coordinate to its number."""
-        parameters = trained(model)
-        for name, change in self._changes([point]).items():
-            parameters[name].add_(change[0])
-
-    def stack(self, points: Sequence[Point]) -> dict[str, Tensor]:
-        """Return all sums at once."""
-        changes = self._changes(points)
-        return {name: parameter.detach() + changes[name] for name, parameter in trained(self.model).items()}
 
     def describe(self) -> str:
         """Return how many numbers vary, and how far."""
