@@ -41,7 +41,7 @@ def fashion(num_samples: int = 4000) -> Split:
 
 @cache
 def table(name: str, *, standardise: bool = True) -> Split:
-    """Return one of scikit-learn's tables: "breast_cancer", "wine" (classes) or "diabetes" (targets 25 to 346)."""
+    """Return a table of scikit-learn's: "breast_cancer", "iris", "wine" (classes) or "diabetes" (targets 25 to 346)."""
     import sklearn.datasets
 
     inputs, targets = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
@@ -49,6 +49,15 @@ def table(name: str, *, standardise: bool = True) -> Split:
         inputs = (inputs - inputs.mean(0)) / inputs.std(0)
     kind = torch.float32 if name == "diabetes" else torch.int64
     return split(torch.tensor(inputs, dtype=torch.float32), torch.tensor(targets, dtype=kind))
+
+
+@cache
+def clusters(num_samples: int, num_features: int, num_classes: int, *, distance: float, seed: int) -> Split:
+    """Return classes whose normal clouds overlap: `distance` is that of two centres, in spreads along one feature."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_samples) % num_classes
+    centres = torch.randn(num_classes, num_features, generator=generator) * distance / (2.0 * num_features) ** 0.5
+    return split(centres[labels] + torch.randn(num_samples, num_features, generator=generator), labels)
 
 
 @cache
