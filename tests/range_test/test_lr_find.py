@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import cyclewise as cw
 from cyclewise.range_test.sweep import sweep_rates
-from cyclewise.range_test.trial import scoring
+from cyclewise.range_test.trial import Trial, scoring
 from cyclewise.state import preserve
 
 
@@ -464,3 +464,49 @@ def test_a_sweep_that_never_diverges_is_not_read_at_its_end():
     model = nn.Sequential(nn.Linear(10, 32), nn.LayerNorm(32), nn.Tanh(), nn.Linear(32, 3), nn.LayerNorm(3))
     result = cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, batches)
     assert 1e-3 < result.max_lr < 0.5
+
+
+@pytest.mark.parametrize("form", ["tuples", "dicts", "tensors"])
+def test_all_training_samples_are_counted_where_one_pass_shows_them(form):
+    inputs, targets = torch.randn(70, 4), torch.zeros(70, dtype=torch.long)
+    parts = list(zip(inputs.split(16), targets.split(16), strict=True))
+    batches = {"tuples": parts, "dicts": [{"x": x, "y": y} for x, y in parts], "tensors": [x for x, _ in parts]}[form]
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with preserve(model, optimizer) as snapshot:
+        trial = Trial(model, optimizer, lambda batches: 0.0, None, None, snapshot, 0)
+        trial.load(batches, None, 100)
+        assert trial.num_samples == 70
+        trial.load(batches, None, 3)
+        assert trial.num_samples is None
+        trial.load([{"x": 1.0}], None, 100)
+        assert trial.num_samples is None
+
+
+def test_on_a_small_table_the_rate_is_one_that_a_whole_run_survives():
+    # Three clouds of 45 samples: the sweep learns them by heart, and no rate hurts it any more.
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.arange(180) % 3
+    inputs = (torch.randn(3, 13, generator=generator) * 0.8)[labels] + torch.randn(180, 13, generator=generator)
+    train, held_out = slice(0, 132), slice(132, 180)
+    batches = list(zip(inputs[train].split(16), labels[train].split(16), strict=True))
+
+    def final_loss(rate):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(13, 24), nn.ReLU(), nn.Linear(24, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if rate is None:
+            return cw.lr_find(model, optimizer, F.cross_entropy, batches, num_steps=300).max_lr
+        scheduler = cw.PolicyLR(optimizer, cw.OneCycle(max_lr=rate, total_steps=153, pct_start=0.25))
+        for _ in range(17):
+            for x, y in batches:
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                scheduler.step()
+        return F.cross_entropy(model(inputs[held_out]), labels[held_out]).item()
+
+    suggested = final_loss(None)
+    best = min(final_loss(rate) for rate in np.geomspace(1e-3, 1.0, 13))
+    start = np.log(3.0)
+    assert (final_loss(suggested) - best) / (start - best) < 0.1

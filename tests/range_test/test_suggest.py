@@ -88,3 +88,17 @@ def test_the_floor_is_that_of_the_first_valley():
     loss[decades > -1.5] = 1.3
     low, high = suggest.floor(RATES, suggest.read(RATES, loss))
     assert 1e-4 < low <= high < 1e-2
+
+
+def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
+    # The fall is over at 1e-3, and the loss stays at nothing up to 0.3: the samples are known by heart by then.
+    loss = curve(1e-3, edge=0.3)
+    reading = suggest.read(RATES, loss)
+    few, many, unknown = (suggest.suggest(RATES, reading, memory=1.0, num_samples=n)[0] for n in (500, 501, None))
+    assert few == pytest.approx(1.6e-3, rel=0.3)
+    assert many == unknown > 20 * few
+
+
+def test_nine_tenths_of_no_fall_are_at_its_lowest_point():
+    reading = suggest.read(RATES, np.full(len(RATES), 2.0))
+    assert suggest.nine_tenths(RATES, reading) == RATES[reading.lowest]

@@ -245,7 +245,8 @@ def _conclude(
     interval: tuple[float, float] | None = None
     if refusal is None:
         curve = seen.curves[-1].usable()
-        max_lr, interval = suggest.suggest(curve.lr, suggest.read(curve.lr, curve.loss), memory=memory)
+        reading = suggest.read(curve.lr, curve.loss)
+        max_lr, interval = suggest.suggest(curve.lr, reading, memory=memory, num_samples=trial.num_samples)
     return RangeTest(
         curve=seen.curves[0] if seen.curves else Curve(np.zeros(0), np.zeros(0)),
         close_ups=tuple(seen.curves[1:]),

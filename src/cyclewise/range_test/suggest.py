@@ -26,6 +26,8 @@ _FALL_IN_STANDARD_ERRORS = 4.0
 _MARGIN_DECADES = 0.16
 _LAG_IN_MEMORIES = 1.27
 _HALF_INTERVAL_DECADES = 0.35
+# Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
+_FEW_SAMPLES = 500
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
 
@@ -109,20 +111,29 @@ def valley(lr: Array, reading: Reading) -> float:
 READINGS = {"minimum": minimum, "slide": slide, "steepest": steepest, "valley": valley}
 
 
-def suggest(lr: Array, reading: Reading, *, memory: float) -> tuple[float, tuple[float, float]]:
+def suggest(
+    lr: Array, reading: Reading, *, memory: float, num_samples: int | None = None
+) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
 
     The edge is the geometric mean of two rates: the lowest point, and the rate above it where half of the fall is lost
     again. A loss shows what the rates of the last `memory` steps did, so the sweep has already moved on by then, and is
     taken back; a fixed margin is left because a long run meets sharper places than a short sweep.
 
+    Of few training samples the loss goes on falling, or stays at nothing, at rates that no run survives that has not
+    learned them yet: there the edge is the first rate at which nine tenths of the fall have happened.
+
     Args:
         lr: rates of a slow sweep, shape [N].
         reading: what :func:`read` made of it.
         memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
+        num_samples: training samples in all; None where they are not known.
     """
     decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
-    edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
+    if num_samples is not None and num_samples <= _FEW_SAMPLES:
+        edge = nine_tenths(lr, reading)
+    else:
+        edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
     peak = edge * 10.0 ** -(_MARGIN_DECADES + _LAG_IN_MEMORIES * decades_per_step * memory)
     width = 10.0**_HALF_INTERVAL_DECADES
     return peak, (peak / width, peak * width)
@@ -133,6 +144,13 @@ def half_lost(lr: Array, reading: Reading) -> float:
     half = 0.5 * (reading.start + reading.smooth[reading.lowest])
     lost = np.flatnonzero(reading.smooth[reading.lowest :] > half)
     return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
+
+
+def nine_tenths(lr: Array, reading: Reading) -> float:
+    """Return the first rate at which nine tenths of the fall have happened; the lowest point's where there is none."""
+    depth = reading.start - reading.smooth[: reading.lowest + 1]
+    index = int(np.argmax(depth >= 0.9 * depth[-1])) if depth[-1] > 0 else reading.lowest
+    return float(lr[index])
 
 
 def floor(lr: Array, reading: Reading) -> tuple[float, float]:

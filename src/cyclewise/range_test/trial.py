@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from cyclewise.param_groups import read_rates, write_rates
-from cyclewise.ranks import least_over_ranks, mean_over_ranks
+from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
 from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
 
@@ -68,6 +68,7 @@ class Trial:
         self.ratios = _ratios(optimizer)
         self.num_updates = 0
         self.num_evaluations = 0
+        self.num_samples: int | None = None
         self.held_out: list[Any] = []
         self.scores_first_held_out = False
         self.compares_targets = False
@@ -91,6 +92,7 @@ class Trial:
         scores = self._evaluate is not None
         wanted = num_steps * self._per_step + (_NUM_HELD_OUT if scores and valid_loader is None else 0)
         self._batches = _keep(Batches(train_loader), wanted)
+        self.num_samples = self._whole_set(wanted)
         if scores and valid_loader is not None:
             self.held_out = _keep(Batches(valid_loader, name="valid_loader"), _NUM_HELD_OUT)
             self.held_out = self.held_out[: least_over_ranks(len(self.held_out), self._device)]
@@ -219,6 +221,14 @@ class Trial:
         is_zero = all(_is_zero(p.grad) for p in self._parameters())
         return mean_over_ranks([float(is_zero)], self._device) == [1.0]
 
+    def _whole_set(self, wanted: int) -> int | None:
+        """Return how many training samples there are on all ranks, if one pass was seen to its end."""
+        is_whole = len(self._batches) < wanted
+        counts = [_num_samples(batch) for batch in self._batches] if is_whole else [None]
+        total = sum(math.nan if count is None else count for count in counts)
+        total = float(sum_over_ranks(torch.tensor(total, device=self._device)))
+        return int(total) if math.isfinite(total) else None
+
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
@@ -287,6 +297,14 @@ def _keep(batches: Batches, wanted: int) -> list[Any]:
         if size > _MOST_BYTES and len(kept) >= _FEWEST_KEPT:
             break
     return kept
+
+
+def _num_samples(batch: Any) -> int | None:
+    """Return the length of a batch's last tensor; None where it has none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else None
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
+    return next((count for part in reversed(list(parts)) if (count := _num_samples(part)) is not None), None)
 
 
 def _bytes(batch: Any) -> int:
