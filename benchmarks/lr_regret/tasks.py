@@ -120,6 +120,12 @@ def times(split: data.Split, factor: float) -> data.Split:
     return split[0], factor * split[1], split[2], factor * split[3]
 
 
+def raw(split: data.Split) -> data.Split:
+    """Return the split with features of very different sizes, from 1 to 100, and means as far from zero."""
+    sizes = torch.logspace(0, 2, split[0].shape[1])
+    return sizes * (split[0] + 2.0), split[1], sizes * (split[2] + 2.0), split[3]
+
+
 def classes(split: data.Split, keep: range) -> data.Split:
     """Return the samples of some classes, their labels unchanged."""
     train, valid = ((targets >= keep.start) & (targets < keep.stop) for targets in (split[1], split[3]))
@@ -309,6 +315,14 @@ DEVELOPMENT: tuple[Task, ...] = (
          data.digits, 200, 150, "few large batches"),
     Task("mlp-made-few-batches-sgd", partial(models.mlp, 12, 48, 1), plain, mse,
          partial(data.regression, 12, noise=0.1, seed=58), 300, 300, "few large batches"),
+    Task("linear-wine-raw-adamw", partial(models.mlp, 13, 3), AdamW, cross_entropy,
+         partial(data.table, "wine", standardise=False), 32, 300, "small table, raw features"),
+    Task("linear-clusters-raw-adam", partial(models.mlp, 12, 3), Adam, cross_entropy,
+         lambda: raw(data.clusters(400, 12, 3, distance=4.0, seed=61)), 32, 300, "small table, raw features"),
+    Task("mlp-clusters-raw-adamw", partial(models.mlp, 10, 24, 4), AdamW, cross_entropy,
+         lambda: raw(data.clusters(240, 10, 4, distance=4.0, seed=62)), 16, 250, "small table, raw features"),
+    Task("mlp-clusters-raw-sgdm", partial(models.mlp, 8, 32, 2, activation=nn.Tanh), heavy, cross_entropy,
+         lambda: raw(data.clusters(300, 8, 2, distance=3.0, seed=63)), 32, 200, "small table, raw features"),
 )  # fmt: skip
 
 TEST: tuple[Task, ...] = (
