@@ -51,6 +51,8 @@ if __name__ == "__main__":
         "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
         "fifty": f"{test['50 steps']['regret']['mean']:.1f}",
         "hundred": f"{test['100 steps']['regret']['mean']:.1f}",
+        "worst": f"{test['100 steps']['regret']['worst']:.1f}",
+        "worst300": f"{test['300 steps']['regret']['worst']:.1f}",
         "three": f"{test['300 steps']['regret']['mean']:.1f}",
     }
     PAGE.write_text(fill(fill(PAGE.read_text(), tables), figures, around=""))

@@ -17,26 +17,36 @@ from cyclewise.drawing.figure import draw
 from docs.filling import fill
 
 HERE = Path(__file__).parent
-RESULT = HERE.parent / "benchmarks" / "results" / "super_convergence.json"
+RESULTS = HERE.parent / "benchmarks" / "results"
 PAGE = HERE / "super-convergence.md"
 LENGTH = re.compile(r"one-cycle, ([\d.]+) epochs")
 
 
 def main() -> None:
     """Write tables and picture."""
-    stored = json.loads(RESULT.read_text())
+    texts, result, (ladder, equal) = task("super_convergence")
+    larger, _, _ = task("super_convergence_16384", mark="larger ")
+    PAGE.write_text(fill(PAGE.read_text(), {**texts, **larger}))
+    assert equal is not None
+    save_in_rows(charts(result, equal, ladder), HERE / "pictures" / "super_convergence.png")
+
+
+def task(stored_as: str, mark: str = "") -> tuple[dict[str, str], dict[str, Any], tuple[Comparison, Comparison | None]]:
+    """Return what the page says of one task, by its marks; its result; and its ladder and comparison at equal steps."""
+    stored = json.loads((RESULTS / f"{stored_as}.json").read_text())
     result, environment = stored["result"], stored["environment"]
-    baselines, ladder, equal = (Comparison.from_dict(result[name]) for name in ("baselines", "ladder", "equal_steps"))
+    baselines, ladder = (Comparison.from_dict(result[name]) for name in ("baselines", "ladder"))
+    equal = Comparison.from_dict(result["equal_steps"]) if "equal_steps" in result else None
     texts = {
         "verdict": verdict(result, baselines, ladder),
         "lengths": lengths(result, baselines, ladder),
-        "equal": equal_steps(result, equal),
         "grids": grids(baselines),
         "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
         "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
     }
-    PAGE.write_text(fill(PAGE.read_text(), texts))
-    save_in_rows(charts(result, equal, ladder), HERE / "pictures" / "super_convergence.png")
+    if equal is not None:
+        texts["equal"] = equal_steps(result, equal)
+    return {f"{mark}{name}": text for name, text in texts.items()}, result, (ladder, equal)
 
 
 def save_in_rows(pictures: list[Chart], path: Path, columns: int = 3) -> None:
