@@ -49,6 +49,13 @@ CASES = {
 DIAGNOSED = ("parts", "batches")
 
 
+def normalised(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    model(torch.randn(64, 12, 3) + seed)
+    return model
+
+
 def answer(case):
     torch.manual_seed(0)
     sizes, first = CASES[case]
@@ -66,6 +73,7 @@ def answer(case):
     parts = {
         "noise": measured(gradient_noise), "flow": measured(gradient_flow), "inputs": measured(measure_inputs),
         "memory": measured(memory),
+        "barrier": cw.barrier(normalised(1), normalised(2), nn.functional.cross_entropy, mine, num_points=5).to_dict(),
     }
     if case not in DIAGNOSED:
         return parts
@@ -126,10 +134,11 @@ def measured(tmp_path_factory):
 def test_both_ranks_have_the_numbers_of_one_process_over_all_batches(measured, case):
     one, first, second = (answer[case] for answer in measured)
     assert first == second
-    for name in ("noise", "flow", "inputs", "memory"):
+    for name in ("noise", "flow", "inputs", "memory", "barrier"):
         assert_same(one[name], first[name], rel=1e-3)
     assert one["memory"]["recurrences"]
     assert one["noise"]["variance"] > 0.0
+    assert one["barrier"]["num_batches"] == {"parts": 3, "parts don't run": 3, "batches": 9, "neighbours": 26}[case]
     assert one["noise"]["num_parts"] == {"parts": 9, "parts don't run": 3, "batches": 9, "neighbours": 16}[case]
 
 

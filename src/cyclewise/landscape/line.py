@@ -3,8 +3,9 @@
 The loss is that of a finished model: eval mode, so dropout is off. Batch norm's running statistics belong to the
 weights they were gathered with: between the ends no mean of the two fits, and with it networks look far worse than they
 are (Jordan et al., *REPAIR*, arXiv:2211.08403). So where the two states' statistics differ they are gathered anew, from
-the given batches, at every point, the ends too: a height must not come from treating the ends differently. Statistics
-that agree are frozen on purpose and stay. Other buffers of floats are interpolated, others taken from the nearer end.
+the given batches (of all ranks), at every point, the ends too: a height must not come from treating the ends
+differently. Statistics that agree are frozen on purpose and stay. Other buffers of floats are interpolated, others
+taken from the nearer end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclewise.errors import ArgumentError
 from cyclewise.landscape.parts import batch_size
-from cyclewise.stepping import LossFunction, batch_loss, evaluating
+from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
+from cyclewise.stepping import LossFunction, batch_loss, device_of, evaluating
 
 State = Mapping[str, Tensor]
 
@@ -86,7 +88,7 @@ def losses_on_line(
         second: the state at position 1, on the model's device.
         positions: where on the line, 0 to 1.
     """
-    gathered = _differing_norms(model, first, second) if _can_gather(batches) else []
+    gathered = _norms_to_gather(model, first, second, batches)
     result = []
     with evaluating(model):
         for position in positions:
@@ -123,19 +125,20 @@ def _between(first: Tensor, second: Tensor, position: float) -> Tensor:
     return torch.lerp(first, second.to(first.dtype), position)
 
 
-def _differing_norms(model: nn.Module, first: State, second: State) -> list[_BatchNorm]:
-    norms = []
+def _norms_to_gather(model: nn.Module, first: State, second: State, batches: Sequence[Any]) -> list[_BatchNorm]:
+    """Return the norms whose statistics differ between the states: the same on all ranks, or they would wait for ever.
+
+    None where a batch is a single sample, whose statistics are none.
+    """
+    norms, differ = [], []
     for prefix, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             names = [f"{prefix}.{name}" if prefix else name for name in ("running_mean", "running_var")]
-            if any(name in first and not torch.equal(first[name], second[name]) for name in names):
-                norms.append(module)
-    return norms
-
-
-def _can_gather(batches: Sequence[Any]) -> bool:
-    # Statistics of a single sample are none.
-    return all(batch_size(batch) != 1 for batch in batches)
+            norms.append(module)
+            differ.append(any(name in first and not torch.equal(first[name], second[name]) for name in names))
+    alone = any(batch_size(batch) == 1 for batch in batches)
+    alone_anywhere, *differ_anywhere = mean_over_ranks([alone, *differ], device_of(model))
+    return [] if alone_anywhere else [norm for norm, any_rank in zip(norms, differ_anywhere, strict=True) if any_rank]
 
 
 @contextmanager
@@ -148,7 +151,19 @@ def _gathering(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             norm.momentum = None
             norm.training = True
         yield
+        for norm in norms:
+            _share(norm)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.training = False
+
+
+def _share(norm: _BatchNorm) -> None:
+    """Make the gathered statistics those of all ranks' batches."""
+    count = norm.num_batches_tracked
+    if not is_distributed() or count is None or norm.running_mean is None or norm.running_var is None:
+        return
+    total = sum_over_ranks(count.clone())
+    for statistic in (norm.running_mean, norm.running_var):
+        sum_over_ranks(statistic.mul_(count)).div_(total)

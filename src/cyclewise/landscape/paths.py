@@ -19,6 +19,7 @@ from cyclewise.drawing import Chart, Line, Mark, Section
 from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.line import check_same_shapes, losses_on_line, state_of
 from cyclewise.landscape.objective import listed
+from cyclewise.ranks import gathered
 from cyclewise.state import preserve
 from cyclewise.stepping import LossFunction, device_of, to_device
 
@@ -180,7 +181,7 @@ def barrier(
 
     Both models are left as they are. The loss is taken in eval mode; batch norm gathers its statistics anew from the
     batches at every point, where the two models' own differ. It costs `num_points` forward passes over the batches,
-    twice that with batch norm.
+    twice that with batch norm. In a distributed run each rank gives its own batches, and all get the barrier over all.
 
     Args:
         model_a: one solution; it runs the forward passes.
@@ -222,7 +223,8 @@ def barrier(
         placed = [to_device(batch, device) for batch in listed(batches)]
         positions = [i / (num_points - 1) for i in range(num_points)]
         losses = losses_on_line(model_a, loss_fn, placed, first, second, positions)
-    return read(positions, losses)
+    shares = gathered(losses)
+    return read(positions, [[loss for share in shares for loss in share[i]] for i in range(num_points)])
 
 
 def read(positions: Sequence[float], losses: Sequence[Sequence[float]]) -> Barrier:
