@@ -21,7 +21,8 @@ from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, sp
 _MOST_BYTES = 2 * 2**30
 _FEWEST_KEPT = 16
 _NUM_HELD_OUT = 6
-_NUM_PERMUTATIONS = 4
+# Exchanges of targets over all held-out batches: of fewer, chance alone can stand five of its own deviations apart.
+_NUM_EXCHANGES = 24
 # A tensor's size and movement are estimated from at most this many of its elements.
 _NUM_SAMPLED = 1000
 
@@ -143,11 +144,12 @@ class Trial:
     def look(self) -> HeldOut:
         """Score the held-out batches, and with them the same inputs with the targets of other samples."""
         losses, gaps, spreads = [], [], []
+        per_batch = -(-_NUM_EXCHANGES // max(1, len(self.held_out)))
         assert self._evaluate is not None
         self.num_evaluations += len(self.held_out)
         with scoring(self.model):
             for batch in self.held_out:
-                exchanged = None if self._step is None else _with_exchanged_targets(self._step, batch)
+                exchanged = None if self._step is None else _with_exchanged_targets(self._step, batch, per_batch)
                 if exchanged is None:
                     losses.append(self._evaluate(batch))
                     continue
@@ -155,14 +157,14 @@ class Trial:
                 mean = sum(others) / len(others)
                 losses.append(true)
                 gaps.append(mean - true)
-                spreads.append(sum((other - mean) ** 2 for other in others) / (len(others) - 1))
+                # The mean of the exchanged losses has noise of its own.
+                variance = sum((other - mean) ** 2 for other in others) / (len(others) - 1)
+                spreads.append(variance * (1.0 + 1.0 / len(others)))
         losses = mean_over_ranks(losses, self._device)
         if len(gaps) < len(losses) or not gaps:
             return HeldOut(tuple(losses), None)
         gap, spread = mean_over_ranks([sum(gaps), sum(spreads)], self._device)
-        # The mean of the exchanged losses has noise of its own.
-        variance = spread * (1.0 + 1.0 / _NUM_PERMUTATIONS)
-        return HeldOut(tuple(losses), gap / math.sqrt(variance) if variance > 0 else None)
+        return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
 
     def unit_rate(self, rate: float) -> float:
         """Make one update at `rate` and return the rate whose update would move the parameters by their own size.
@@ -272,7 +274,7 @@ def _comparing(step: Step | None) -> Iterator[list[float]]:
         step.loss_fn = own
 
 
-def _with_exchanged_targets(step: Step, batch: Any) -> list[float] | None:
+def _with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[float] | None:
     """Return the loss of a batch, then its losses with the targets of other samples; None where they cannot be."""
     if not isinstance(batch, (tuple, list)) or step.loss_fn is None:
         return None
@@ -283,7 +285,8 @@ def _with_exchanged_targets(step: Step, batch: Any) -> list[float] | None:
     with step.precision():
         outputs = forward(step.model, inputs)
         # Rotations, so that no target stays with its own sample.
-        shifts = [1 + i * (len(targets) - 1) // _NUM_PERMUTATIONS for i in range(_NUM_PERMUTATIONS)]
+        count = min(num_exchanges, len(targets) - 1)
+        shifts = [1 + i * (len(targets) - 1) // count for i in range(count)]
         losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
     return [float(loss) for loss in losses]
 
