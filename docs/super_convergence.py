@@ -38,12 +38,16 @@ def task(stored_as: str, mark: str = "") -> tuple[dict[str, str], dict[str, Any]
     baselines, ladder = (Comparison.from_dict(result[name]) for name in ("baselines", "ladder"))
     equal = Comparison.from_dict(result["equal_steps"]) if "equal_steps" in result else None
     texts = {
-        "verdict": verdict(result, baselines, ladder),
+        "verdict": verdict(result, result["shortest"], baselines, ladder),
         "lengths": lengths(result, baselines, ladder),
         "grids": grids(baselines),
         "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
         "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
     }
+    if "linear_ladder" in result:
+        linear = Comparison.from_dict(result["linear_ladder"])
+        texts["linear verdict"] = verdict(result, result["linear_shortest"], baselines, linear)
+        texts["linear lengths"] = lengths(result, None, linear)
     if equal is not None:
         texts["equal"] = equal_steps(result, equal)
     return {f"{mark}{name}": text for name, text in texts.items()}, result, (ladder, equal)
@@ -90,11 +94,13 @@ def length_of(row: Row) -> float:
     return float(match[1])
 
 
-def verdict(result: dict[str, Any], baselines: Comparison, ladder: Comparison) -> str:
+def verdict(
+    result: dict[str, Any], shortest: dict[str, float | None], baselines: Comparison, ladder: Comparison
+) -> str:
     """Return in words how short one-cycle may be."""
     lines = []
     for name, what, goal in (("constant", "best constant rate", 6), ("step decay", "best step decay", 2.5)):
-        length = result["shortest"][name]
+        length = shortest[name]
         own = percent(baselines.row(name))
         if length is None:
             lines.append(f"- **The {what}** ({own} % after {result['epochs']} epochs) is not reached at any length.")
@@ -109,10 +115,10 @@ def verdict(result: dict[str, Any], baselines: Comparison, ladder: Comparison) -
     return "\n".join(lines)
 
 
-def lengths(result: dict[str, Any], baselines: Comparison, ladder: Comparison) -> str:
+def lengths(result: dict[str, Any], baselines: Comparison | None, ladder: Comparison) -> str:
     """Return the table of lengths."""
     rows = ["| | epochs | steps | final accuracy (%) | validation loss |", "|---|---|---|---|---|"]
-    for row in [*ladder.rows, *baselines.rows]:
+    for row in [*ladder.rows, *(() if baselines is None else baselines.rows)]:
         name = "one-cycle" if LENGTH.fullmatch(row.name) else f"**best {row.name}**"
         losses = [run.final("loss") for run in row.runs]
         loss = sum(value for value in losses if value is not None) / max(1, len(losses))
