@@ -29,7 +29,7 @@ GRID = (0.01, 0.03, 0.1, 0.3, 1.0)
 GRID_SEEDS, RANGE_TEST_SEEDS = (100, 101), (100, 101, 102)
 LENGTHS = (1, 1.5, 2, 3, 4, 6, 8, 12, 20)
 # Where it was decided on the larger task; the longer lengths are known to reach what these do.
-LINEAR_LENGTHS = (2, 3, 6, 8)
+LINEAR_LENGTHS = (2, 3, 6, 8, 12)
 EPOCHS = 20
 CYCLE_EPOCHS = 4
 
