@@ -41,7 +41,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist loadfile
 
 test-browser: $(VENV)/.dev ## the report in headless Chromium (installs Debian's where there is none)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }

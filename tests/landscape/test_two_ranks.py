@@ -88,9 +88,6 @@ if num_ranks > 1:
     os._exit(0)  # gloo's own threads may abort the interpreter's exit
 """
 
-# One worker runs them all: the two processes are started once.
-pytestmark = pytest.mark.xdist_group("diagnosis on two ranks")
-
 
 def answers(tmp_path, *, num_ranks):
     script = tmp_path / "program.py"

@@ -46,9 +46,6 @@ dist.barrier()
 os._exit(0)
 """
 
-# One worker runs them all: the two processes are started once.
-pytestmark = pytest.mark.xdist_group("range test on two ranks")
-
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):

@@ -98,9 +98,6 @@ if num_ranks > 1:
     os._exit(0)  # gloo's own threads may abort the interpreter's exit
 """
 
-# One worker runs them all: the two processes are started once.
-pytestmark = pytest.mark.xdist_group("training on two ranks")
-
 
 def run(folder, *, num_ranks):
     script = folder / "program.py"
