@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,21 @@ LENGTH = re.compile(r"one-cycle, ([\d.]+) epochs")
 
 def main() -> None:
     """Write tables and picture."""
-    texts, result, (ladder, equal) = task("super_convergence")
-    larger, _, _ = task("super_convergence_16384", mark="larger ")
-    PAGE.write_text(fill(PAGE.read_text(), {**texts, **larger}))
-    assert equal is not None
-    save_in_rows(charts(result, equal, ladder), HERE / "pictures" / "super_convergence.png")
+    small, larger = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("super_convergence", "super_convergence_16384")
+    )
+    texts = parts(**small)
+    texts |= {f"larger {name}": text for name, text in parts(**larger).items()}
+    PAGE.write_text(fill(PAGE.read_text(), texts))
+    save_in_rows(charts(small["result"]), HERE / "pictures" / "super_convergence.png")
 
 
-def task(stored_as: str, mark: str = "") -> tuple[dict[str, str], dict[str, Any], tuple[Comparison, Comparison | None]]:
-    """Return what the page says of one task, by its marks; its result; and its ladder and comparison at equal steps."""
-    stored = json.loads((RESULTS / f"{stored_as}.json").read_text())
-    result, environment = stored["result"], stored["environment"]
+def parts(result: dict[str, Any], environment: dict[str, Any]) -> dict[str, str]:
+    """Return what the page says of one task, by its marks."""
     baselines, ladder = (Comparison.from_dict(result[name]) for name in ("baselines", "ladder"))
-    equal = Comparison.from_dict(result["equal_steps"]) if "equal_steps" in result else None
     texts = {
         "verdict": verdict(result, result["shortest"], baselines, ladder),
-        "lengths": lengths(result, baselines, ladder),
+        "lengths": lengths(result, [*ladder.rows, *baselines.rows]),
         "grids": grids(baselines),
         "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
         "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
@@ -47,10 +47,10 @@ def task(stored_as: str, mark: str = "") -> tuple[dict[str, str], dict[str, Any]
     if "linear_ladder" in result:
         linear = Comparison.from_dict(result["linear_ladder"])
         texts["linear verdict"] = verdict(result, result["linear_shortest"], baselines, linear)
-        texts["linear lengths"] = lengths(result, None, linear)
-    if equal is not None:
-        texts["equal"] = equal_steps(result, equal)
-    return {f"{mark}{name}": text for name, text in texts.items()}, result, (ladder, equal)
+        texts["linear lengths"] = lengths(result, linear.rows)
+    if "equal_steps" in result:
+        texts["equal"] = equal_steps(result, Comparison.from_dict(result["equal_steps"]))
+    return texts
 
 
 def save_in_rows(pictures: list[Chart], path: Path, columns: int = 3) -> None:
@@ -115,10 +115,10 @@ def verdict(
     return "\n".join(lines)
 
 
-def lengths(result: dict[str, Any], baselines: Comparison | None, ladder: Comparison) -> str:
+def lengths(result: dict[str, Any], ladder: Sequence[Row]) -> str:
     """Return the table of lengths."""
     rows = ["| | epochs | steps | final accuracy (%) | validation loss |", "|---|---|---|---|---|"]
-    for row in [*ladder.rows, *(() if baselines is None else baselines.rows)]:
+    for row in ladder:
         name = "one-cycle" if LENGTH.fullmatch(row.name) else f"**best {row.name}**"
         losses = [run.final("loss") for run in row.runs]
         loss = sum(value for value in losses if value is not None) / max(1, len(losses))
@@ -160,8 +160,9 @@ def grids(baselines: Comparison) -> str:
     return "\n".join(rows)
 
 
-def charts(result: dict[str, Any], equal: Comparison, ladder: Comparison) -> list[Chart]:
+def charts(result: dict[str, Any]) -> list[Chart]:
     """Describe the picture: accuracy against steps, one small picture per policy, then final accuracy by length."""
+    equal, ladder = (Comparison.from_dict(result[name]) for name in ("equal_steps", "ladder"))
     constant = equal.row("constant")
     result_charts = []
     for row in equal.rows:

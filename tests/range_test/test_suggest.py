@@ -100,5 +100,6 @@ def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
 
 
 def test_nine_tenths_of_no_fall_are_at_its_lowest_point():
-    reading = suggest.read(RATES, np.full(len(RATES), 2.0))
-    assert suggest.nine_tenths(RATES, reading) == RATES[reading.lowest]
+    smooth = np.array([2.5, 2.2, 2.4, 2.1, 2.6])
+    reading = suggest.Reading(smooth, np.zeros(5), noise=0.1, start=2.0, lowest=3, falls=False)
+    assert suggest.nine_tenths(RATES[:5], reading) == RATES[3]

@@ -59,7 +59,7 @@ def lr_find(
         train_step: ``train_step(batch) -> float`` makes one update, from zero_grad to step, and returns the loss before
             it. State that it hides (a scaler, an EMA) is given back when named in `also`.
         eval_step: ``eval_step(batch) -> float`` scores a batch without updating; used with `valid_loader`.
-        valid_loader: held-out batches; without it up to four are set aside from the training batches. With it the
+        valid_loader: held-out batches; without it up to six are set aside from the training batches. With it the
             curves are read from the loss of its first batch before each update, not the training loss: slower, but free
             of the noise between batches.
         num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
