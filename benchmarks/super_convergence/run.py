@@ -6,7 +6,7 @@ The baselines are the best constant rate and the best step decay of a grid at 20
 One-cycle's peak comes from `lr_find` alone, run on three other seeds; so do the rates of the other cyclic policies. All
 are then run on the same seeds. Started again, it goes on with the runs that are missing. ``--images 16384`` is a
 larger task, of five seconds an epoch, ``--images 60000`` the whole set, for a GPU. ``--linear`` runs one-cycle annealed
-linearly, too, which ended higher than the cosine on seeds 900 and 901 of the larger task.
+linearly, too.
 """
 
 import argparse
