@@ -23,9 +23,9 @@ def idx(array):
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_images(folder, *, compressed, num_train=520):
+def write_images(folder, *, compressed, num_train=520, num_test=40):
     generator = np.random.default_rng(0)
-    for part, count in (("train", num_train), ("t10k", 40)):
+    for part, count in (("train", num_train), ("t10k", num_test)):
         for name, array in (
             (f"{part}-images-idx3-ubyte", generator.integers(0, 256, (count, 28, 28))),
             (f"{part}-labels-idx1-ubyte", np.arange(count) % 10),
@@ -114,6 +114,16 @@ def test_a_setting_is_the_articles_call():
     assert learn.optimizer.param_groups[0]["weight_decay"] == setting.wd
 
 
+def test_a_part_of_the_images_is_a_part_of_the_test_images_too(tmp_path):
+    write_images(tmp_path, compressed=False, num_test=700)
+    folder = str(tmp_path)
+    for num_images, held_out in ((512, 512), (None, 700)):
+        learn = article.fashion_learner(0, folder=folder, num_images=num_images)
+        assert sum(len(targets) for _, targets in learn.data.valid_loader) == held_out
+        described = article._described(small=False, folder=tmp_path, num_images=num_images)
+        assert described["data"].endswith(f"{num_images or 520} training images, validated on {held_out} test images")
+
+
 def test_both_forms_have_the_same_weights_and_data_and_their_own_update():
     one, other = article.small_learner(3), article.small_learner(3, form="velocity")
     assert isinstance(one.optimizer, torch.optim.SGD)
@@ -126,9 +136,11 @@ def test_both_forms_have_the_same_weights_and_data_and_their_own_update():
 
 def test_a_learner_of_idx_files(tmp_path):
     write_images(tmp_path, compressed=True)
-    learn = article.make_learner_of("torch", small=False, folder=tmp_path, num_images=512)(0)
-    assert learn.data.steps_per_epoch == article.num_steps_per_epoch(small=False, num_images=512) == 1
-    assert article.num_steps_per_epoch(small=False, folder=tmp_path) == 2
+    make = article.make_learner_of("torch", small=False, folder=tmp_path, num_images=512)
+    learn = make(0)
+    assert learn.data.steps_per_epoch == article.num_steps_per_epoch(small=False, folder=tmp_path, num_images=512) == 1
+    for num_images in (None, 1000):  # no more than there are
+        assert article.num_steps_per_epoch(small=False, folder=tmp_path, num_images=num_images) == 2
     assert learn.fit(cw.Constant(lr=0.01, total_steps=1)).num_steps == 1
 
 

@@ -15,7 +15,9 @@ def experiment(
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Four IDX files named as those of Fashion-MNIST.")
     ] = None,
-    images: Annotated[int | None, typer.Option(help="Training images to use; left out, all.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Training images to use, and test images at most; left out, all.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting.")] = 1,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, in processes of one thread; left out, one per core.")

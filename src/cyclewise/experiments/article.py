@@ -38,7 +38,7 @@ def fashion_learner(
         seed: draws the weights and the order of the batches.
         form: of the momentum update, "torch" or "velocity".
         folder: of the IDX files; None: ``$CYCLEWISE_DATA``, or where Debian puts them.
-        num_images: how many of the training images to use; None: all.
+        num_images: how many of the training images to use, and of the 10,000 test images at most; None: all.
 
     Raises:
         ArgumentError: the files are not there.
@@ -47,7 +47,7 @@ def fashion_learner(
     return _learner(
         seed, form, WIDTHS, BATCH_SIZE,
         (images.train_inputs[:num_images], images.train_targets[:num_images]),
-        (images.test_inputs, images.test_targets),
+        (images.test_inputs[:num_images], images.test_targets[:num_images]),
     )  # fmt: skip
 
 
@@ -153,13 +153,12 @@ def make_learner_of(
 def num_steps_per_epoch(*, small: bool, num_images: int | None = None, folder: Path | None = None) -> int:
     """Return the updates per pass over the training images.
 
-    >>> num_steps_per_epoch(small=True), num_steps_per_epoch(small=False, num_images=5120)
-    (12, 10)
+    >>> num_steps_per_epoch(small=True)
+    12
     """
     if small:
         return math.ceil((1797 - 360) / SMALL_BATCH_SIZE)
-    count = num_images if num_images is not None else len(fashion_mnist(folder).train_targets)
-    return math.ceil(count / BATCH_SIZE)
+    return math.ceil(_num_used(folder, num_images)[0] / BATCH_SIZE)
 
 
 def _learner(
@@ -187,16 +186,22 @@ def _learner(
     return Learner(model, data, optimizer=optimizer, metrics={"accuracy": accuracy}, progress=False)
 
 
+def _num_used(folder: Path | None, num_images: int | None) -> tuple[int, int]:
+    """Return how many training and test images are used."""
+    images = fashion_mnist(folder)
+    return len(images.train_targets[:num_images]), len(images.test_targets[:num_images])
+
+
 def _described(*, small: bool, folder: Path | None, num_images: int | None) -> dict[str, str]:
     widths = SMALL_WIDTHS if small else WIDTHS
     num_parameters = sum(parameter.numel() for parameter in residual_network(widths).parameters())
-    count = "all" if num_images is None else f"the first {num_images:,}"
+    if small:
+        data = "scikit-learn's digits (8 x 8 pixels), 1,437 to train on, 360 held out"
+    else:
+        num_train, num_test = _num_used(folder, num_images)
+        data = f"Fashion-MNIST in {folder}, {num_train:,} training images, validated on {num_test:,} test images"
     return {
-        "data": (
-            "scikit-learn's digits (8 x 8 pixels), 1,437 to train on, 360 held out"
-            if small
-            else f"Fashion-MNIST in {folder}, {count} training images, validated on the test images"
-        ),
+        "data": data,
         "network": f"residual, blocks of {', '.join(map(str, widths))} channels, {num_parameters:,} parameters",
         "optimizer": f"SGD in both forms of the momentum update, weight decay {WEIGHT_DECAY:g}, "
         f"batches of {SMALL_BATCH_SIZE if small else BATCH_SIZE}",
