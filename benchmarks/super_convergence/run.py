@@ -46,7 +46,7 @@ def baselines(steps_per_epoch: int) -> dict[str, cw.Policy]:
 
 def one_cycle(epochs: float, steps_per_epoch: int, **options: Any) -> cw.Policy:
     """Return the policy that `lr_find` gives its rate for."""
-    return cw.OneCycle(max_lr=1.0, total_steps=round(epochs * steps_per_epoch), pct_start=0.25, **options)
+    return cw.OneCycle(max_lr=1.0, total_steps=round(epochs * steps_per_epoch), **{"pct_start": 0.25, **options})
 
 
 def cyclic(steps_per_epoch: int) -> dict[str, cw.Policy]:
