@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles bench-start docs clean
+.PHONY: help demo test check lint types unit test-slow test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles bench-start docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -42,6 +42,9 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist loadfile
+
+test-slow: $(VENV)/.dev ## what the default run leaves out: two processes over gloo, Ray, the pages' examples, the demo
+	$(BIN)/python -m pytest -m "slow and not browser" -n 2 --dist loadfile
 
 test-browser: $(VENV)/.dev ## the report in headless Chromium (installs Debian's where there is none)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs"
 WITH_OUTPUT = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 WITH_OUTPUTS = ("understanding-learning-rates.md", "faq.md", "comparing.md", "explanation/conditioning.md")
@@ -22,6 +24,7 @@ def run(program, folder, *filters):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_every_block_prints_what_stands_under_it(tmp_path):
     """One process for these pages, each in a namespace of its own: most of the time would be imports."""
     blocks = {page: WITH_OUTPUT.findall((DOCS / page).read_text()) for page in WITH_OUTPUTS}
@@ -37,12 +40,14 @@ def test_every_block_prints_what_stands_under_it(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_page_on_starting_points_run(tmp_path):
     pairs = WITH_OUTPUT.findall((DOCS / "starting-points.md").read_text())
     assert len(pairs) == len(blocks_of("starting-points.md"))
     assert run("\n".join(code for code, _ in pairs), tmp_path) == "".join(output for _, output in pairs)
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_training_page_run(tmp_path):
     program = "\n".join([*blocks_of("training.md"), 'print(scores["accuracy"], tuple(outputs.shape))'])
     printed = run(program, tmp_path, "-W", "ignore:there is no complete checkpoint")
@@ -52,6 +57,7 @@ def test_the_blocks_of_the_training_page_run(tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_diagnosis_page_run(tmp_path):
     printed = run("\n".join([*blocks_of("diagnosis.md"), "print(diagnosis.findings[0].kind)"]), tmp_path)
     assert printed.splitlines()[-1] == "unstable_step"

@@ -156,6 +156,7 @@ def test_help_does_not_import_torch():
     assert result.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_demo_runs_the_main_job():
     result = run("demo", "--seeds", "1")
     assert result.exit_code == 0, result.stderr

@@ -8,6 +8,8 @@ import pytest
 
 import cyclewise as cw
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, os, sys, torch, torch.distributed as dist
 import cyclewise as cw

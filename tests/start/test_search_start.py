@@ -273,6 +273,7 @@ def test_an_algorithm_that_asks_for_one_at_a_time_may_be_deterministic():
         cw.search_start(cw.LayerGains(mlp()), size, workers=2, deterministic=True, **arguments)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_evaluation():
     found = cw.search_start(cw.LayerGains(mlp(), upper=3.0), dying, budget=14, workers=2, seed=5)
     assert found.best_loss <= found.baseline_loss

@@ -70,6 +70,7 @@ def test_what_accelerate_has_prepared_is_unwrapped():
     assert equal(weights(learn), weights(plain))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_autocast():
     program = """
 import torch, cyclewise as cw

@@ -221,6 +221,7 @@ if num_ranks > 1:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_measure_the_loss_of_all_their_batches(tmp_path, monkeypatch):
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
