@@ -151,3 +151,38 @@ def test_both_ranks_diagnose_what_one_process_does_over_all_batches(measured, ca
     assert first["sharpness"]["value"] == pytest.approx(whole["sharpness"]["value"], rel=0.01)
     assert first["settings"]["num_batches"] == whole["settings"]["num_batches"]
     assert [f["kind"] for f in first["findings"]] == [f["kind"] for f in whole["findings"]]
+
+
+TWO_RANKS = """
+import os, torch, torch.distributed as dist
+from torch import nn
+from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.spectrum import spectrum
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+torch.manual_seed(0)
+inputs, targets = torch.randn(12, 4), torch.randint(3, (12,))
+model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3))
+batches = list(zip(inputs.split(4), targets.split(4)))
+mine = batches[:1] if rank == 0 else batches[1:]
+found = []
+for chosen, parallel in ((mine, True), (batches, False)):
+    if not parallel:
+        dist.destroy_process_group()
+    objective = Objective(nn.parallel.DistributedDataParallel(model) if parallel else model,
+                          nn.functional.cross_entropy, chosen)
+    found.append(torch.cat([torch.tensor([objective.loss()]), objective.gradient(),
+                            objective.product(torch.arange(objective.num_parameters) / 10)]))
+assert torch.allclose(*found, atol=1e-5), found
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_the_mean_over_all_their_batches(tmp_path):
+    script = tmp_path / "two_ranks.py"
+    script.write_text(TWO_RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert result.returncode == 0, result.stderr

@@ -1,113 +1,22 @@
 """Checkpoints: a run that was cut off anywhere ends with the bits of one that was not."""
 
-import errno
-import json
 import os
-import pickle
-import random
 import re
 import signal
-import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 import cyclewise as cw
-from cyclewise.training import bundle, files
-
-SAMPLES = 70  # batches of 16: the last one of an epoch is smaller
-
-
-def arrays():
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(SAMPLES, 6, generator=generator)
-    return inputs, (inputs[:, 0] > 0).long()
-
-
-class Augmented(Dataset):
-    """Draws from all the global generators, and from one of its own."""
-
-    def __init__(self):
-        self.inputs, self.targets = arrays()
-        self.own = np.random.default_rng(3)
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, index):
-        noise = random.random() + np.random.rand() + torch.rand(()).item() + self.own.random()
-        return self.inputs[index] + 0.1 * noise, self.targets[index]
+from tests.training.cut_off import LOADERS, DieAt, Dies, Quiet, arrays, bits, make_learner, records, same
 
 
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(zip(*arrays(), strict=True))
-
-
-LOADERS = {
-    "arrays": lambda: cw.Data.from_arrays(*arrays(), batch_size=16, seed=5),
-    "loader": lambda: cw.Data(DataLoader(TensorDataset(*arrays()), batch_size=16, shuffle=True)),
-    "own generator": lambda: cw.Data(
-        DataLoader(TensorDataset(*arrays()), batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(1))
-    ),
-    "augmented": lambda: cw.Data(
-        DataLoader(Augmented(), batch_size=16, shuffle=True), DataLoader(Augmented(), batch_size=16)
-    ),
-    "workers": lambda: cw.Data(
-        DataLoader(TensorDataset(*arrays()), batch_size=16, shuffle=True, num_workers=1, multiprocessing_context="fork")
-    ),
-    "list": lambda: cw.Data([(x, y) for x, y in zip(*(part.split(16) for part in arrays()), strict=True)]),
-}
-
-
-def make_learner(loader="arrays", **options):
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)
-    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return cw.Learner(model, LOADERS[loader](), optimizer=optimizer, progress=False, **options)
-
-
-def bits(learn):
-    return {name: value.clone() for name, value in learn.model.state_dict().items()}
-
-
-def same(one, other):
-    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def records(history):
-    values = history.to_dict()
-    for epoch in values["epochs"]:
-        del epoch["seconds"]
-    return values
-
-
-class Dies(Exception):
-    pass
-
-
-class DieAt(cw.Callback):
-    """Ends the fit as a crash would, after the callbacks before it have seen the step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, learner, step, loss):
-        if learner.num_steps == self.step:
-            raise Dies
-
-
-class Quiet(cw.Callback):
-    """Stands where `DieAt` stood, so that the callbacks are the same ones."""
-
-
-Quiet.__name__ = "DieAt"
 
 
 def script(learn, directory, every_steps, die_at=None):
@@ -298,144 +207,6 @@ def test_ctrl_c_in_the_middle_of_a_step_too(tmp_path, step):
     assert same(bits(later), bits(whole))
 
 
-def trained(directory, **options):
-    learn = make_learner(**options)
-    learn.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(directory, every_steps=2, keep=2)])
-    return learn
-
-
-def truncate(path):
-    payload = (path / "state.pt").read_bytes()
-    (path / "state.pt").write_bytes(payload[: len(payload) // 2])
-
-
-def edit(path):
-    payload = bytearray((path / "state.pt").read_bytes())
-    payload[len(payload) // 2] ^= 1
-    (path / "state.pt").write_bytes(payload)
-
-
-def edit_manifest(path):
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["step"] += 1
-    (path / "manifest.json").write_text(json.dumps(manifest))
-
-
-def foreign(path):
-    (path / "manifest.json").write_text('{"format": "something else"}')
-
-
-DAMAGES = {
-    truncate: r"the checkpoint '.*' is truncated: state\.pt has \d+ bytes, \d+ were written; it is not used",
-    edit: r"the checkpoint '.*' was changed after it was written; it is not used",
-    edit_manifest: r"the manifest of '.*' was changed after it was written; it is not used",
-    foreign: r"'.*' is not a checkpoint that cyclewise wrote; it is not used",
-    lambda path: (path / "state.pt").unlink(): r"the checkpoint '.*' has no readable state\.pt; it is not used",
-    lambda path: (path / "manifest.json").unlink(): r"the checkpoint '.*' has no readable manifest \(FileNotFound.*",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
-    trained(tmp_path)
-    *_, before, newest = bundle.find(tmp_path)
-    damage(newest.path)
-    learn = make_learner()
-    with pytest.warns(UserWarning, match=f"^{DAMAGES[damage]}; the one before it is$"):
-        assert learn.resume(tmp_path) == before.step
-    for found in bundle.find(tmp_path)[:-1]:
-        damage(found.path)
-    with pytest.raises(cw.CheckpointError, match=r"^directory must hold a checkpoint that can be used, got \d damaged"):
-        make_learner().resume(tmp_path)
-
-
-def test_loading_runs_no_code(tmp_path):
-    trained(tmp_path)
-    newest = bundle.find(tmp_path)[-1].path
-    victim = tmp_path / "touched"
-
-    class Evil:
-        def __reduce__(self):
-            return (victim.write_text, ("x",))
-
-    import hashlib
-
-    payload = pickle.dumps(Evil())
-    (newest / "state.pt").write_bytes(payload)
-    manifest = json.loads((newest / "manifest.json").read_text())
-    manifest |= {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
-    (newest / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(cw.CheckpointError, match="cannot be loaded"):
-        bundle.read(newest)
-    assert not victim.exists()
-
-
-def test_leftovers_are_ignored_and_cleared_and_an_empty_folder_is_step_0(tmp_path):
-    leftover = tmp_path / f"{files.TEMPORARY}abc.tmp"
-    leftover.mkdir()
-    (leftover / "state.pt").write_bytes(b"half")
-    with pytest.warns(UserWarning, match="^there is no complete checkpoint in '.*'; starting from step 0$"):
-        assert make_learner().resume(tmp_path) == 0
-    with pytest.warns(UserWarning, match="there is no complete checkpoint"):
-        assert make_learner().resume(tmp_path / "missing") == 0
-    trained(tmp_path)
-    assert not leftover.exists()
-
-
-def test_the_last_and_the_best_are_kept(tmp_path):
-    learn = make_learner("augmented")
-    learn.fit(cw.Constant(lr=0.3, total_steps=60), callbacks=[cw.Checkpoint(tmp_path, every_epochs=1, keep=2)])
-    found = bundle.find(tmp_path)
-    losses = {epoch.step: epoch.valid_loss for epoch in learn.history.epochs}
-    best = min(losses, key=losses.get)
-    assert {item.step for item in found} == {best, 60}
-    assert len(found) <= 3
-
-
-def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
-    whole = make_learner()
-    whole.fit(cw.Constant(lr=0.1, total_steps=8))
-    learn = make_learner()
-    calls = []
-
-    def fsync(handle):
-        calls.append(handle)
-        if 4 < len(calls) < 9:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.warns(
-        UserWarning, match=r"^the checkpoint at step \d+ could not be written to '.*' \(\[Errno 28\] No "
-    ):
-        learn.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(tmp_path, every_steps=2)])
-    assert same(bits(learn), bits(whole))
-    assert not list(tmp_path.glob(f"{files.TEMPORARY}*"))
-    assert make_learner().resume(tmp_path) == 8
-
-
-def test_another_model_optimizer_or_callback_is_refused(tmp_path):
-    trained(tmp_path)
-    other = cw.Learner(nn.Linear(6, 2), LOADERS["arrays"]())
-    with pytest.raises(
-        cw.CheckpointError, match=r"^the checkpoint '.*' is of another model: \d+ of its entries differ"
-    ):
-        other.resume(tmp_path)
-    learn = make_learner()
-    groups = [{"params": [p]} for p in learn.model.parameters()]
-    learn = cw.Learner(learn.model, LOADERS["arrays"](), optimizer=torch.optim.SGD(groups, lr=0.1))
-    with pytest.raises(cw.CheckpointError, match=r"^the checkpoint '.*' is of another optimizer \("):
-        learn.resume(tmp_path)
-    cut = make_learner()
-    with pytest.raises(Dies):
-        cut.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(tmp_path, every_steps=2), DieAt(5)])
-    learn = make_learner()
-    learn.resume(tmp_path)
-    with pytest.raises(
-        cw.CheckpointError, match=r"^fit 1 of the saved run has the callbacks \['DieAt', 'Checkpoint'\]"
-    ):
-        learn.fit(cw.Constant(lr=0.1, total_steps=8))
-
-
 def test_a_stream_goes_on_with_its_next_pass_and_says_so(tmp_path):
     def make():
         torch.manual_seed(0)
@@ -482,21 +253,3 @@ def test_save_and_resume_between_fits(tmp_path):
     later.fit(cw.Constant(lr=0.1, total_steps=6))
     later.fit(cw.Constant(lr=0.05, total_steps=6))
     assert same(bits(learn), bits(later))
-
-
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda path: cw.Checkpoint(7), 'directory must be a path, got int 7; pass for example "run"'),
-    (lambda path: cw.Checkpoint(path, keep=0), "keep must be a whole number of at least 1, got 0; 3 is a good number"),
-    (lambda path: cw.Checkpoint(path, every_steps=0.5),
-     "every_steps must be a whole number of at least 1, got 0.5; 1000 writes after every thousand updates"),
-])  # fmt: skip
-def test_messages(tmp_path, make, message):
-    with pytest.raises((ValueError, TypeError)) as caught:
-        make(tmp_path)
-    assert str(caught.value) == message
-
-
-def test_nothing_warns_in_a_plain_run(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trained(tmp_path)

@@ -1,0 +1,91 @@
+"""What the objective cannot measure: each is refused with the reason and a way out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.landscape.objective import Objective
+from tests.landscape.kinds_of_models import CLASSES, batches_for
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2.0
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient * 2.0
+
+
+class OnceModule(nn.Module):
+    def forward(self, x):
+        return Once.apply(x).tanh()
+
+
+def test_what_cannot_be_differentiated_twice_is_named():
+    model = nn.Sequential(nn.Linear(4, 5), OnceModule(), nn.Linear(5, CLASSES))
+    objective = Objective(model, F.cross_entropy, batches_for("mlp"))
+    objective.gradient()
+    with pytest.raises(ArgumentError) as caught:
+        objective.product(objective.zeros())
+    assert str(caught.value) == (
+        "model must be differentiable twice for its curvature, got OnceModule '1': trying to differentiate twice a "
+        "function that was marked with @once_differentiable; exchange that part for one made of plain torch operations"
+    )
+
+
+def test_a_models_own_exception_passes_through():
+    class Failing(nn.Linear):
+        def forward(self, x):
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        Objective(Failing(4, CLASSES), F.cross_entropy, batches_for("mlp")).product(torch.zeros(15))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (
+            (nn.Linear(1, 1), F.mse_loss, iter([])),
+            ArgumentTypeError,
+            "batches must be iterable more than once, got the one-shot iterator list_iterator, whose batches would be "
+            "lost; pass the loader itself, or list(...) of a few batches",
+        ),
+        (
+            (nn.Linear(1, 1), F.mse_loss, (torch.ones(1, 1), torch.ones(1, 1))),
+            ArgumentError,
+            "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]",
+        ),
+        (
+            (nn.Linear(1, 1).requires_grad_(False), F.mse_loss, [(torch.ones(1, 1), torch.ones(1, 1))]),
+            ArgumentError,
+            "model must have a parameter that requires a gradient, got none; "
+            "unfreeze the part that is to be measured: parameter.requires_grad_(True)",
+        ),
+        (
+            (nn.Linear(1, 1), 3, [(torch.ones(1, 1), torch.ones(1, 1))]),
+            ArgumentTypeError,
+            "loss_fn must be a function (outputs, targets) -> scalar tensor, got int 3; "
+            "pass for example torch.nn.functional.cross_entropy",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, kind, message):
+    with pytest.raises(kind) as caught:
+        Objective(*arguments)
+    assert str(caught.value) == message
+
+
+def test_a_loss_without_a_gradient():
+    objective = Objective(nn.Linear(1, 1), lambda a, b: (a - b).detach().sum(), [(torch.ones(1, 1), torch.ones(1, 1))])
+    with pytest.raises(ArgumentError) as caught:
+        objective.gradient()
+    assert str(caught.value) == (
+        "loss_fn must return a loss that depends on the parameters, got one without a gradient; "
+        "leave out detach(), item(), argmax() and no_grad() on the way to it"
+    )

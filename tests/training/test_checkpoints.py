@@ -1,0 +1,171 @@
+"""Checkpoints as files: damaged, foreign or half-written ones, a full disk, and which of them are kept."""
+
+import errno
+import json
+import os
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import cyclewise as cw
+from cyclewise.training import bundle, files
+from tests.training.cut_off import LOADERS, DieAt, Dies, bits, make_learner, same
+
+
+def trained(directory, **options):
+    learn = make_learner(**options)
+    learn.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(directory, every_steps=2, keep=2)])
+    return learn
+
+
+def truncate(path):
+    payload = (path / "state.pt").read_bytes()
+    (path / "state.pt").write_bytes(payload[: len(payload) // 2])
+
+
+def edit(path):
+    payload = bytearray((path / "state.pt").read_bytes())
+    payload[len(payload) // 2] ^= 1
+    (path / "state.pt").write_bytes(payload)
+
+
+def edit_manifest(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["step"] += 1
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def foreign(path):
+    (path / "manifest.json").write_text('{"format": "something else"}')
+
+
+DAMAGES = {
+    truncate: r"the checkpoint '.*' is truncated: state\.pt has \d+ bytes, \d+ were written; it is not used",
+    edit: r"the checkpoint '.*' was changed after it was written; it is not used",
+    edit_manifest: r"the manifest of '.*' was changed after it was written; it is not used",
+    foreign: r"'.*' is not a checkpoint that cyclewise wrote; it is not used",
+    lambda path: (path / "state.pt").unlink(): r"the checkpoint '.*' has no readable state\.pt; it is not used",
+    lambda path: (path / "manifest.json").unlink(): r"the checkpoint '.*' has no readable manifest \(FileNotFound.*",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
+    trained(tmp_path)
+    *_, before, newest = bundle.find(tmp_path)
+    damage(newest.path)
+    learn = make_learner()
+    with pytest.warns(UserWarning, match=f"^{DAMAGES[damage]}; the one before it is$"):
+        assert learn.resume(tmp_path) == before.step
+    for found in bundle.find(tmp_path)[:-1]:
+        damage(found.path)
+    with pytest.raises(cw.CheckpointError, match=r"^directory must hold a checkpoint that can be used, got \d damaged"):
+        make_learner().resume(tmp_path)
+
+
+def test_loading_runs_no_code(tmp_path):
+    trained(tmp_path)
+    newest = bundle.find(tmp_path)[-1].path
+    victim = tmp_path / "touched"
+
+    class Evil:
+        def __reduce__(self):
+            return (victim.write_text, ("x",))
+
+    import hashlib
+
+    payload = pickle.dumps(Evil())
+    (newest / "state.pt").write_bytes(payload)
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest |= {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(cw.CheckpointError, match="cannot be loaded"):
+        bundle.read(newest)
+    assert not victim.exists()
+
+
+def test_leftovers_are_ignored_and_cleared_and_an_empty_folder_is_step_0(tmp_path):
+    leftover = tmp_path / f"{files.TEMPORARY}abc.tmp"
+    leftover.mkdir()
+    (leftover / "state.pt").write_bytes(b"half")
+    with pytest.warns(UserWarning, match="^there is no complete checkpoint in '.*'; starting from step 0$"):
+        assert make_learner().resume(tmp_path) == 0
+    with pytest.warns(UserWarning, match="there is no complete checkpoint"):
+        assert make_learner().resume(tmp_path / "missing") == 0
+    trained(tmp_path)
+    assert not leftover.exists()
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    learn = make_learner("augmented")
+    learn.fit(cw.Constant(lr=0.3, total_steps=60), callbacks=[cw.Checkpoint(tmp_path, every_epochs=1, keep=2)])
+    found = bundle.find(tmp_path)
+    losses = {epoch.step: epoch.valid_loss for epoch in learn.history.epochs}
+    best = min(losses, key=losses.get)
+    assert {item.step for item in found} == {best, 60}
+    assert len(found) <= 3
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
+    whole = make_learner()
+    whole.fit(cw.Constant(lr=0.1, total_steps=8))
+    learn = make_learner()
+    calls = []
+
+    def fsync(handle):
+        calls.append(handle)
+        if 4 < len(calls) < 9:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.warns(
+        UserWarning, match=r"^the checkpoint at step \d+ could not be written to '.*' \(\[Errno 28\] No "
+    ):
+        learn.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(tmp_path, every_steps=2)])
+    assert same(bits(learn), bits(whole))
+    assert not list(tmp_path.glob(f"{files.TEMPORARY}*"))
+    assert make_learner().resume(tmp_path) == 8
+
+
+def test_another_model_optimizer_or_callback_is_refused(tmp_path):
+    trained(tmp_path)
+    other = cw.Learner(nn.Linear(6, 2), LOADERS["arrays"]())
+    with pytest.raises(
+        cw.CheckpointError, match=r"^the checkpoint '.*' is of another model: \d+ of its entries differ"
+    ):
+        other.resume(tmp_path)
+    learn = make_learner()
+    groups = [{"params": [p]} for p in learn.model.parameters()]
+    learn = cw.Learner(learn.model, LOADERS["arrays"](), optimizer=torch.optim.SGD(groups, lr=0.1))
+    with pytest.raises(cw.CheckpointError, match=r"^the checkpoint '.*' is of another optimizer \("):
+        learn.resume(tmp_path)
+    cut = make_learner()
+    with pytest.raises(Dies):
+        cut.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(tmp_path, every_steps=2), DieAt(5)])
+    learn = make_learner()
+    learn.resume(tmp_path)
+    with pytest.raises(
+        cw.CheckpointError, match=r"^fit 1 of the saved run has the callbacks \['DieAt', 'Checkpoint'\]"
+    ):
+        learn.fit(cw.Constant(lr=0.1, total_steps=8))
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda path: cw.Checkpoint(7), 'directory must be a path, got int 7; pass for example "run"'),
+    (lambda path: cw.Checkpoint(path, keep=0), "keep must be a whole number of at least 1, got 0; 3 is a good number"),
+    (lambda path: cw.Checkpoint(path, every_steps=0.5),
+     "every_steps must be a whole number of at least 1, got 0.5; 1000 writes after every thousand updates"),
+])  # fmt: skip
+def test_messages(tmp_path, make, message):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        make(tmp_path)
+    assert str(caught.value) == message
+
+
+def test_nothing_warns_in_a_plain_run(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(tmp_path)
