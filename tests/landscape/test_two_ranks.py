@@ -179,7 +179,6 @@ os._exit(0)
 """
 
 
-@pytest.mark.slow
 def test_two_ranks_measure_the_mean_over_all_their_batches(tmp_path):
     script = tmp_path / "two_ranks.py"
     script.write_text(TWO_RANKS)
