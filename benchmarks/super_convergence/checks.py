@@ -26,8 +26,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "linear": {"anneal": "linear"},
     "cosine, a tenth rising": {"pct_start": 0.1},
     "linear, a tenth rising": {"anneal": "linear", "pct_start": 0.1},
-    "cosine, four tenths rising": {"pct_start": 0.4},
-    "cosine, momentum 0.95 to 0.85": CYCLED,
     "linear, momentum 0.95 to 0.85": {"anneal": "linear", **CYCLED},
     "linear, a tenth rising, momentum 0.95 to 0.85": {"anneal": "linear", "pct_start": 0.1, **CYCLED},
 }
