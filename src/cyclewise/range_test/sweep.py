@@ -15,6 +15,7 @@ import numpy as np
 from cyclewise.progress import Bar
 from cyclewise.range_test import suggest
 from cyclewise.range_test.divergence import Divergence
+from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
 from cyclewise.range_test.result import Curve, Refusal, StopReason
 from cyclewise.range_test.trial import HeldOut, Trial
 
@@ -114,13 +115,13 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = found
     else:
         low, high = limits.start_lr, limits.end_lr
-    trial.reset()
+    period = trial.reset(steps_per_pass=steps_per_pass(first))
     if trial.held_out:
         seen.start = trial.look()
     _run(trial, sweep_rates(low, high, first, limits.sweep), seen, bar)
     if seen.refusal is not None:
         return seen
-    lost = math.log10(seen.curves[-1].lr[-1])
+    lost = math.log10(lost_at(seen.curves[-1], period))
     if second:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()

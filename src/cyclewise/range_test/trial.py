@@ -81,6 +81,7 @@ class Trial:
         self._seed = seed
         self._batches: list[Any] = []
         self._position = 0
+        self._span = 0
         self._per_step = 1 if step is None else step.accumulation_steps
         self._device = device_of(model)
 
@@ -106,8 +107,15 @@ class Trial:
             self.held_out = [batch for i, batch in enumerate(self._batches) if i in chosen]
             self._batches = [batch for i, batch in enumerate(self._batches) if i not in chosen]
 
-    def reset(self) -> None:
-        """Put everything back to the start; the next steps see the same batches and random numbers again."""
+    def reset(self, *, steps_per_pass: int | None = None) -> int:
+        """Put everything back to the start; the next steps see the same batches and random numbers again.
+
+        Args:
+            steps_per_pass: take the batches of so many steps again and again, at most; None: all of them.
+
+        Returns:
+            after how many steps the same batches are taken again.
+        """
         self._snapshot.restore()
         seed_everything(self._seed)
         if self._step is None:
@@ -115,7 +123,11 @@ class Trial:
         else:
             self._step.train_mode()
         self._position = 0
+        self._span = len(self._batches)
+        if steps_per_pass is not None:
+            self._span = min(steps_per_pass, max(1, self._span // self._per_step)) * self._per_step
         self.gaps = []
+        return -(-self._span // self._per_step)
 
     def train(self, rate: float) -> float:
         """Make one update at `rate` (of the fastest group) and return the loss before it, the mean over the ranks.
@@ -123,7 +135,7 @@ class Trial:
         The loss is that of the first held-out batch where those were given, else of the training batch.
         """
         write_rates(self.optimizer, [ratio * rate for ratio in self.ratios])
-        batches = [self._batches[(self._position + i) % len(self._batches)] for i in range(self._per_step)]
+        batches = [self._batches[(self._position + i) % self._span % len(self._batches)] for i in range(self._per_step)]
         self._position += self._per_step
         seen = None
         if self.scores_first_held_out and self._evaluate is not None:
