@@ -1,4 +1,4 @@
-"""Fill the tables of experiments.md from the stored result of benchmarks/article.py: `make docs`."""
+"""Fill the tables of experiments.md from the stored results of benchmarks/article.py: `make docs`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 from docs.filling import fill
 
 PAGE = Path(__file__).with_name("experiments.md")
-RESULT = Path(__file__).parent.parent / "benchmarks" / "results" / "article_digits.json"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+# What the marks of each result's tables on the page begin with.
+FILES = {"": "article_digits.json", "fashion ": "article_fashion_mnist.json"}
 OUTCOMES = {True: "**seen**", False: "not seen", None: "diverged"}
 
 
@@ -43,13 +45,17 @@ def runs(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    stored = json.loads(RESULT.read_text())
-    result, environment = stored["result"], stored["environment"]
-    texts = {
-        "claims": claims(result),
-        "criteria": criteria(result),
-        "runs": runs(result),
-        "setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
-        "environment": ", ".join(f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")),
-    }
+    texts = {}
+    for mark, file in FILES.items():
+        stored = json.loads((RESULTS / file).read_text())
+        result, environment = stored["result"], stored["environment"]
+        texts |= {
+            f"{mark}claims": claims(result),
+            f"{mark}runs": runs(result),
+            f"{mark}setting": "\n".join(f"- {name}: {text}" for name, text in result["setting"].items()),
+            f"{mark}environment": ", ".join(
+                f"{name} {environment[name]}" for name in ("torch", "processor", "commit", "date")
+            ),
+        }
+        texts["criteria"] = criteria(result)
     PAGE.write_text(fill(PAGE.read_text(), texts))
