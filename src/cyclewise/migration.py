@@ -46,7 +46,8 @@ def migrate(scheduler: LRScheduler, *, total_steps: int | None = None) -> Policy
     else:
         raise ArgumentTypeError(
             "scheduler must be a OneCycleLR, CyclicLR or CosineAnnealingWarmRestarts, "
-            f"got {describe(scheduler)}; write the policy by hand and go to its step with load_state_dict"
+            f"got {describe(scheduler)}; write the policy by hand and set its step: "
+            'scheduler.load_state_dict({**scheduler.state_dict(), "step": k})'
         )
     new = PolicyLR(scheduler.optimizer, policies[0] if len(set(policies)) == 1 else policies)
     new.load_state_dict({**new.state_dict(), "step": int(scheduler.last_epoch)})

@@ -143,7 +143,7 @@ def _check_fit(optimizer_name: str, group: dict[str, Any], policy: Policy) -> No
     if values.momentum is not None and "momentum" not in group and "betas" not in group:
         raise PolicyError(
             f"policy must not move the momentum of {optimizer_name}, which has neither momentum "
-            f"nor betas, got {policy!r}; leave its momenta at None"
+            f"nor betas, got {policy!r}; leave its momenta at None (in fit_one_cycle: moms=None)"
         )
     if values.weight_decay is not None and "weight_decay" not in group:
         raise PolicyError(

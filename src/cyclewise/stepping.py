@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset, IterableDataset
 
 from cyclewise import mismatch
 from cyclewise._validation import describe, instance, whole
@@ -372,6 +373,10 @@ def check_loader(loader: Any, *, name: str) -> None:
         raise ArgumentTypeError(
             f"{name} must be an iterable of batches, got {describe(loader)}; "
             "pass a torch.utils.data.DataLoader or a list of batches"
+        )
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise ArgumentTypeError(
+            f"{name} must be batches, got a {type(loader).__name__} of samples; pass DataLoader(dataset, batch_size=64)"
         )
     if hasattr(loader, "__next__"):
         raise ArgumentTypeError(

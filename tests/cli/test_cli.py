@@ -77,6 +77,35 @@ def test_fit_as_json():
     assert len(values["history"]["loss"]) == 13
 
 
+def test_a_fit_that_ends_early_is_a_json_document_too():
+    result = run("fit", EXAMPLE, "--max-lr", "1e30", "--json")
+    values = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert f"error: {values['error']}" in result.stderr
+    assert values["history"]["record"] == "History"
+    code = "import torch, cyclewise as cw\nfrom torch import nn\ndef make_learner(seed):\n"
+    not_finite = "    data = [(torch.full((8, 2), torch.nan), torch.zeros(8).long())] * 4\n"
+    result = run("fit", write(code + not_finite + "    return cw.Learner(nn.Linear(2, 2), data)\n"), "--json")
+    values = json.loads(result.stdout)
+    assert result.exit_code == 3
+    assert values["history"] is None
+    assert values["range_test"]["max_lr"] is None
+
+
+def test_a_diagnosis_of_a_loss_that_is_not_finite_fails_and_says_so():
+    code = "import torch, cyclewise as cw\nfrom torch import nn\n"
+    target = write(
+        code + "def make_learner(seed):\n    data = [(torch.full((8, 2), torch.nan), torch.zeros(8).long())] * 4\n"
+        "    return cw.Learner(nn.Linear(2, 2), data)\n"
+    )
+    result = run("diagnose", target, "--html", "out.html")
+    assert result.exit_code == 1
+    assert result.stdout.startswith(
+        "Nothing could be measured, because the loss is not finite: look for NaN or infinity"
+    )
+    assert "Nothing stands in the way" not in Path("out.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -62,6 +62,6 @@ def test_the_first_sweep_takes_the_same_batches_again(num_batches, accumulation_
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     cw.lr_find(model, optimizer, loss_fn, batches, accumulation_steps=accumulation_steps)
-    per_sweep = taken[accumulation_steps :][: 12 * accumulation_steps]  # the first update only tells the range
+    per_sweep = taken[accumulation_steps:][: 12 * accumulation_steps]  # the first update only tells the range
     assert len(set(per_sweep)) == in_a_pass
     assert per_sweep[:in_a_pass] == per_sweep[in_a_pass : 2 * in_a_pass]

@@ -87,7 +87,7 @@ def test_an_optimizer_without_momentum_is_named(kind):
         cw.PolicyLR(fresh(kind), CYCLE)
     assert str(caught.value) == (
         f"policy must not move the momentum of {kind.__name__}, which has neither momentum nor betas, "
-        f"got {CYCLE!r}; leave its momenta at None"
+        f"got {CYCLE!r}; leave its momenta at None (in fit_one_cycle: moms=None)"
     )
     cw.PolicyLR(fresh(kind), PLAIN)
 

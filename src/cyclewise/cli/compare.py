@@ -17,7 +17,9 @@ def compare(
     baseline: Annotated[str, typer.Option(help="The one that the others are held against.")] = "constant",
     epochs: Annotated[float, typer.Option(help="Length of every run.")] = 5.0,
     metric: Annotated[str, typer.Option(help="A name in evaluate(), such as accuracy.")] = "loss",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each policy; fewer than 6 cannot give a verdict.")] = 6,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs of each policy; a verdict needs 6 for two policies, 7 for three or four.")
+    ] = 8,
     rates: Annotated[
         str | None,
         typer.Option(metavar="RATES", help="Peak rates to try for each policy, by commas; left out, a range test."),

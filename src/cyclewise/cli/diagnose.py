@@ -1,11 +1,12 @@
 """``cyclewise diagnose``: what stands in the way, on the user's own Learner."""
 
+import math
 from typing import Annotated
 
 import typer
 
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
-from cyclewise.cli.outcome import exit_status
+from cyclewise.cli.outcome import FAILED, exit_status
 
 
 def diagnose(
@@ -29,3 +30,5 @@ def diagnose(
         for finding in diagnosis.findings:
             output.say(f"{finding}\n  evidence: {finding.evidence}\n  what to do: {finding.remedy}")
         output.finish(diagnosis.to_dict(), [diagnosis])
+        if not math.isfinite(diagnosis.loss):
+            raise typer.Exit(FAILED)

@@ -1,7 +1,7 @@
 """``cyclewise fit``: one-cycle training of the user's own Learner."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ def fit(
     """Train with one cycle and show what happened."""
     with exit_status(show_traceback=show_traceback):
         from cyclewise.cli.target import make_learner
+        from cyclewise.errors import DivergedError, SuggestionError
         from cyclewise.training import Checkpoint
 
         output = Output(as_json=as_json, html=html)
@@ -38,7 +39,20 @@ def fit(
             if found is not None:
                 output.say(str(found))
             callbacks = [] if run is None else [Checkpoint(run)]
-            history = learner.fit_one_cycle(epochs, max_lr, pct_start=pct_start, wd=wd, callbacks=callbacks)
-        output.say(str(history))
-        values = {"history": history.to_dict(), "range_test": None if found is None else found.to_dict()}
-        output.finish(values, [history] if found is None else [found, history])
+            history, error = None, None
+            try:
+                history = learner.fit_one_cycle(epochs, max_lr, pct_start=pct_start, wd=wd, callbacks=callbacks)
+                output.say(str(history))
+            except (SuggestionError, DivergedError) as stopped:
+                history, error = learner.history if learner.history.num_steps else None, stopped
+        records = [record for record in (found, history) if record is not None]
+        values: dict[str, Any] = {
+            "history": None if history is None else history.to_dict(),
+            "range_test": None if found is None else found.to_dict(),
+        }
+        if error is not None:
+            values["error"] = str(error)
+        if records or as_json:
+            output.finish(values, records)
+        if error is not None:
+            raise error

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 
 import typer
 
-from cyclewise.errors import CheckpointError, CyclewiseError, DivergedError, SuggestionError
+from cyclewise.errors import (
+    CheckpointError,
+    CyclewiseError,
+    DivergedError,
+    MissingExtraError,
+    SuggestionError,
+    WorkerError,
+)
 
 FAILED, USAGE, REFUSED = 1, 2, 3
 
@@ -25,8 +32,12 @@ class UserCodeError(Exception):
 
 
 @contextmanager
-def exit_status(*, show_traceback: bool) -> Iterator[None]:
-    """Turn an exception of the block into a message on standard error and an exit status."""
+def exit_status(*, show_traceback: bool | None) -> Iterator[None]:
+    """Turn an exception of the block into a message on standard error and an exit status.
+
+    Args:
+        show_traceback: the command's option --traceback; None where it has none.
+    """
     try:
         yield
     except (typer.Exit, typer.Abort, KeyboardInterrupt):
@@ -41,16 +52,18 @@ def exit_status(*, show_traceback: bool) -> Iterator[None]:
 def _status(error: Exception) -> int:
     if isinstance(error, SuggestionError):
         return REFUSED
-    is_usage = isinstance(error, CyclewiseError) and not isinstance(error, (DivergedError, CheckpointError))
+    is_usage = isinstance(error, CyclewiseError) and not isinstance(
+        error, (DivergedError, CheckpointError, WorkerError, MissingExtraError)
+    )
     return USAGE if is_usage else FAILED
 
 
-def _message(error: Exception, show_traceback: bool) -> str:
+def _message(error: Exception, show_traceback: bool | None) -> str:
     if isinstance(error, CyclewiseError):
         return str(error)
     cause = error.__cause__ or error
     what = f"{error.what} raised " if isinstance(error, UserCodeError) else ""
     frame = traceback.extract_tb(cause.__traceback__)[-1]
     where = f" ({frame.filename}, line {frame.lineno})"
-    hint = "" if show_traceback else "; run it again with --traceback to see how it got there"
+    hint = "" if show_traceback is not False else "; run it again with --traceback to see how it got there"
     return f"{what}{type(cause).__name__}: {cause}{where}{hint}"

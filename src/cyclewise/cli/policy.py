@@ -13,6 +13,7 @@ import typer
 
 from cyclewise.cli.options import AsJson, Output
 from cyclewise.cli.outcome import exit_status
+from cyclewise.errors import ArgumentError
 from cyclewise.policies import Policy, registered_policies
 
 policy_app = typer.Typer(no_args_is_help=True, help="Draw a policy in the terminal and as a picture.")
@@ -24,9 +25,11 @@ def _command(policy_class: type[Policy]) -> Callable[..., None]:
     fields = _option_fields(policy_class)
 
     def command(save: Path | None, as_json: bool, **arguments: Any) -> None:
-        with exit_status(show_traceback=False):
+        with exit_status(show_traceback=None):
             output = Output(as_json=as_json, html=None)
             policy = policy_class(**{name: _value(value) for name, value in arguments.items()})
+            if save is not None and not save.parent.is_dir():
+                raise ArgumentError(f"save must be a file in a folder that is there, got {str(save)!r}; make it first")
             _show(policy, output)
             if save is not None:
                 policy.plot().savefig(save)

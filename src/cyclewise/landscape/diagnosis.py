@@ -139,7 +139,15 @@ class Diagnosis:
             for severity in ("severe", "warning", "info")
             if any(f.severity == severity for f in self.findings)
         ]
-        found = f"{', '.join(counts)}: {self.findings[0].summary}" if self.findings else "Nothing stands in the way."
+        if self.findings:
+            found = f"{', '.join(counts)}: {self.findings[0].summary}"
+        elif math.isfinite(self.loss):
+            found = "Nothing stands in the way."
+        else:
+            found = (
+                "Nothing could be measured, because the loss is not finite: look for NaN or infinity in the inputs, "
+                "the targets and the weights."
+            )
         sharpness = "" if self.sharpness is None else f"Sharpness {self.sharpness.value:.3g}; "
         spent = f"{self.spent:.0f} gradient evaluation{'' if round(self.spent) == 1 else 's'}"
         return f"{found} {sharpness}loss {self.loss:.4g}; {spent}"

@@ -89,7 +89,7 @@ def charts(diagnosis: "Diagnosis") -> list[Chart]:
 def _conclusion(diagnosis: "Diagnosis") -> str:
     counted = [finding for finding in diagnosis.findings if finding.severity != "info"]
     if not counted:
-        return f"Nothing stands in the way. {diagnosis}"
+        return f"Nothing stands in the way. {diagnosis}" if diagnosis.findings else str(diagnosis)
     return " ".join(f"{finding.summary} What to do: {finding.remedy}" for finding in counted)
 
 

@@ -1,6 +1,7 @@
 """The learning-rate range test: find the peak rate for one-cycle, or say why there is none, and leave no trace."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -64,7 +65,7 @@ def lr_find(
             of the noise between batches.
         num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
         total_steps: length in steps of the run that the rate is for; recorded, and not yet used by the suggestion.
-        start_lr: lowest rate to try, of the fastest group; None: a millionth of the rate whose first update would move
+        start_lr: lowest rate to try, of the fastest group; None: 1e-5 of the rate whose first update would move
             the parameters by their own size.
         end_lr: highest rate to try; None: 30 times the rate whose first update would move them by their own size.
         sweep: how the rate rises in the first sweep, "exponential" or "linear"; the closer ones rise exponentially.
@@ -94,6 +95,9 @@ def lr_find(
         (True, None)
     """
     model, optimizer = _check(model, optimizer, loss_fn, train_loader, train_step, eval_step, valid_loader)
+    _check_precision(autocast_dtype, scaler, also)
+    if train_step is not None:
+        _check_own_step(accumulation_steps, autocast_dtype, scaler)
     step = None
     if train_step is None:
         step = Step(model, optimizer, loss_fn, accumulation_steps=accumulation_steps, autocast_dtype=autocast_dtype,
@@ -133,6 +137,17 @@ def lr_find_by_step(
         num_steps=num_steps, total_steps=total_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed,
         also=(step.loss_fn, step.scaler, step.clip, *also), progress=progress,
     )  # fmt: skip
+
+
+def check_options(options: Collection[str]) -> None:
+    """Raise :class:`ArgumentTypeError` where :func:`lr_find_by_step` takes no such option."""
+    known = [name for name in inspect.signature(lr_find_by_step).parameters if name not in ("step", "train_loader")]
+    for name in options:
+        if name not in known:
+            raise ArgumentTypeError(
+                f"lr_find of a Learner must be given some of {', '.join(known)}, got {name}; "
+                "what the step is made of is set where the Learner is made"
+            )
 
 
 def _find(
@@ -212,6 +227,12 @@ def _check(
     if valid_loader is not None:
         check_loader(valid_loader, name="valid_loader")
     if train_step is None:
+        if eval_step is not None:
+            raise ArgumentError(
+                f"eval_step must be left out without train_step=, got {describe(eval_step)}; "
+                "held-out batches are scored with loss_fn"
+            )
+        _check_owns_some(optimizer, model)
         return model, optimizer
     if not callable(train_step):
         raise ArgumentTypeError(
@@ -226,6 +247,36 @@ def _check(
             "pass eval_step=, or leave valid_loader out"
         )
     return model, optimizer
+
+
+def _check_owns_some(optimizer: Optimizer, model: nn.Module) -> None:
+    # Not all: a loss function may have parameters of its own.
+    owned = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    if owned and not {*owned} & {id(parameter) for parameter in model.parameters()}:
+        raise ArgumentError(
+            f"optimizer must own parameters of this model, got {len(owned)} that are not its; "
+            "make the optimizer from model.parameters(), after the last change of the model"
+        )
+
+
+def _check_precision(autocast_dtype: Any, scaler: Any, also: Any) -> None:
+    if autocast_dtype is not None:
+        instance("autocast_dtype", autocast_dtype, torch.dtype, "a torch.dtype", way_out="pass torch.bfloat16")
+    if scaler is not None:
+        instance(
+            "scaler", scaler, torch.amp.GradScaler, "a torch.amp.GradScaler", way_out="pass torch.amp.GradScaler()"
+        )
+    instance("also", also, Sequence, "a list of objects", way_out="pass also=[ema]")
+
+
+def _check_own_step(accumulation_steps: Any, autocast_dtype: Any, scaler: Any) -> None:
+    for name, value, is_given, way_out in (
+        ("accumulation_steps", accumulation_steps, accumulation_steps != 1, "accumulate in train_step"),
+        ("autocast_dtype", autocast_dtype, autocast_dtype is not None, "use torch.autocast in train_step"),
+        ("scaler", scaler, scaler is not None, "use it in train_step, and name it in also="),
+    ):
+        if is_given:
+            raise ArgumentError(f"{name} must be left out when train_step= is given, got {describe(value)}; {way_out}")
 
 
 def _functions(

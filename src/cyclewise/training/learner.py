@@ -16,7 +16,7 @@ from cyclewise.clipping import make_clip
 from cyclewise.errors import ArgumentError, ArgumentTypeError, DivergedError
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
-from cyclewise.range_test import RangeTest, lr_find_by_step
+from cyclewise.range_test import RangeTest, check_options, lr_find_by_step
 from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay, saving
 from cyclewise.training.callbacks import Callback, check_callbacks
@@ -211,10 +211,11 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         layer groups are kept.
 
         Args:
-            options: keyword arguments of :func:`cyclewise.lr_find`, such as ``num_steps=300``.
+            options: of :func:`cyclewise.lr_find`, such as ``num_steps=300``; what the step is made of is the Learner's.
 
         A refusal is a record too.
         """
+        check_options(options)
         options.setdefault("progress", self._own_progress)
         record = self.calls.range_test()
         if record is None:
