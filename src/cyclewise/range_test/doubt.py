@@ -34,7 +34,8 @@ def improvement(seen: Sweeps) -> float | None:
 
 def grew(seen: Sweeps) -> bool:
     """Return whether the link between inputs and targets on held-out batches became clearer on the way."""
-    links = [look.link for look in seen.looks if look.link is not None and math.isfinite(look.link)]
+    looks = [*seen.early_looks, *seen.looks]
+    links = [look.link for look in looks if look.link is not None and math.isfinite(look.link)]
     before = None if seen.start is None else seen.start.link
     return before is not None and bool(links) and max(links) - before >= _FEWEST_DEVIATIONS
 
