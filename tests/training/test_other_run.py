@@ -208,3 +208,20 @@ def test_a_disk_that_stays_full_does_not_fill_the_log(tmp_path, monkeypatch):
         make_learner().fit(POLICY, callbacks=[cw.Checkpoint(tmp_path, every_steps=1)])
     steps = [re.match(r"the checkpoint at step (\d+) could not be written", str(item.message))[1] for item in caught]
     assert steps == ["1", "12"]
+
+
+def test_a_range_test_other_than_the_saved_one_is_refused(tmp_path):
+    learn = make_learner()
+    record = learn.lr_find(num_steps=20)
+    learn.fit(POLICY, callbacks=[cw.Checkpoint(tmp_path)])
+    for options, message in (
+        ({}, "lr_find of the saved run has num_steps=20, got 100; "),
+        ({"num_steps": 20, "seed": 7}, "lr_find of the saved run has seed=0, got 7; "),
+    ):
+        again = make_learner()
+        again.resume(tmp_path)
+        with pytest.raises(
+            cw.CheckpointError, match=f"^{message}after resume\\(\\) make the same calls in the same order"
+        ):
+            again.lr_find(**options)
+        assert again.lr_find(num_steps=20) == record

@@ -17,6 +17,11 @@ _WAY_OUT = (
     "after resume() make the same calls in the same order; to train on in another way use learn.load(directory) instead"
 )
 
+# What a range test can be asked, and what it is when it is not asked.
+_RANGE_TEST = {
+    "num_steps": 100, "total_steps": None, "start_lr": None, "end_lr": None, "sweep": "exponential", "seed": 0,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class FinishedFit:
@@ -80,11 +85,21 @@ class Calls:
             }
         )
 
-    def range_test(self) -> RangeTest | None:
-        """Return the record of the range test that the script made here before it was resumed; None if it is new."""
+    def range_test(self, options: Mapping[str, Any]) -> RangeTest | None:
+        """Return the record of the range test that the script made here before it was resumed; None if it is new.
+
+        Raises:
+            CheckpointError: it was made with other options.
+        """
         if not self._ahead or self._ahead[0]["kind"] != "lr_find":
             return None
-        return RangeTest.from_dict(self._ahead.popleft()["record"])
+        record = RangeTest.from_dict(self._ahead[0]["record"])
+        saved = dict(record.settings)
+        for name, usual in _RANGE_TEST.items():
+            if (given := options.get(name, usual)) != saved.get(name, usual):
+                raise CheckpointError(f"lr_find of the saved run has {name}={saved[name]!r}, got {given!r}; {_WAY_OUT}")
+        self._ahead.popleft()
+        return record
 
     def finished_fit(self, policy: str) -> FinishedFit | None:
         """Return what is left of the fit that the script made here before it was resumed; None if it is new.

@@ -36,7 +36,8 @@ class FitMethods(Parts):
         """Train with one cycle: the rate up and then far down, the momentum against it.
 
         The momentum is torch's, ``v <- mu*v + g; w <- w - lr*v``. For the article's ``v <- mu*v - lr*g; w <- w + v``
-        make the Learner with ``optimizer=cw.VelocitySGD``: the two differ while the rate moves.
+        make the Learner with ``optimizer=cw.VelocitySGD``: the two differ while the rate moves. Afterwards the
+        optimizer keeps the last rate and momentum.
 
         Args:
             cyc_len: length of the cycle in epochs.

@@ -217,7 +217,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         """
         check_options(options)
         options.setdefault("progress", self._own_progress)
-        record = self.calls.range_test()
+        record = self.calls.range_test(options)
         if record is None:
             record = lr_find_by_step(self._step(), self.own_data.train_loader, **options)
             self.calls.add_range_test(record)
