@@ -20,6 +20,7 @@ and batch norm normalises by its running statistics, as PyHessian has it. The pe
 """
 
 import argparse
+import importlib
 import math
 import statistics
 import sys
@@ -198,8 +199,7 @@ def ours(model: nn.Module, batches: list[Any], seed: int) -> float:
 
 def fewest_iterations(model: nn.Module, batches: list[Any], seed: int, truth: float) -> int:
     """Return how many power iterations reach the accuracy, from the estimates of a long run."""
-    import pyhessian.hessian as theirs
-
+    theirs: Any = importlib.import_module("pyhessian.hessian")  # the package names its class like this module
     estimates: list[float] = []
     own = theirs.group_product
 
