@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+import cyclewise as cw
 from cyclewise.cli import app
+from cyclewise.cli.outcome import exit_status
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = f"{ROOT / 'examples' / 'mlp.py'}:make_learner"
@@ -196,3 +199,9 @@ def test_demo_runs_the_main_job():
         assert text in page
     values = json.loads(run("demo", "--seeds", "1", "--json").stdout)
     assert len(values["contest"]["grid"]) == 5
+
+
+def test_a_worker_that_died_is_a_failure():
+    with pytest.raises(typer.Exit) as caught, exit_status(show_traceback=False):
+        raise cw.errors.WorkerError("a worker died")
+    assert caught.value.exit_code == 1

@@ -67,3 +67,11 @@ def test_text_draws_a_single_step_and_a_flat_line():
     for policy in (cw.OneCycle(max_lr=0.1, total_steps=1), cw.Constant(lr=0.1, total_steps=50)):
         (chart,) = policy.charts()
         assert "█" in text(chart) or "▄" in text(chart)
+
+
+def test_a_picture_in_a_folder_that_is_not_there_is_a_usage_error():
+    result = CliRunner().invoke(
+        app, ["policy", "constant", "--lr", "0.1", "--total-steps", "3", "--save", "no/where.png"]
+    )
+    assert result.exit_code == 2
+    assert result.stderr == "error: save must be a file in a folder that is there, got 'no/where.png'; make it first\n"
