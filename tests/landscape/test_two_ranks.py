@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.two_ranks import run_on_two_ranks
+
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
@@ -180,8 +182,4 @@ os._exit(0)
 
 
 def test_two_ranks_measure_the_mean_over_all_their_batches(tmp_path):
-    script = tmp_path / "two_ranks.py"
-    script.write_text(TWO_RANKS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=110)
-    assert result.returncode == 0, result.stderr
+    run_on_two_ranks(TWO_RANKS, tmp_path)

@@ -1,9 +1,8 @@
 """A rule on two processes: the same decisions on both, from the mean of their losses."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.two_ranks import run_on_two_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +29,4 @@ os._exit(0)
 
 
 def test_a_rule_averages_the_loss_over_ranks(tmp_path):
-    script = tmp_path / "two_ranks.py"
-    script.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=110)
-    assert result.returncode == 0, result.stderr
+    run_on_two_ranks(PROGRAM, tmp_path)

@@ -80,7 +80,7 @@ class Dies(Exception):
 class DieAt(cw.Callback):
     """Ends the fit as a crash would, after the callbacks before it have seen the step."""
 
-    def __init__(self, step):
+    def __init__(self, step=None):
         self.step = step
 
     def on_step_end(self, learner, step, loss):

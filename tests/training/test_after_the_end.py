@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
+from tests.training.cut_off import DieAt, Dies
 
 
 def make_learner(loss_fn=None):
@@ -112,17 +113,6 @@ def test_divergence_in_a_second_fit_names_the_checkpoint_of_the_first(tmp_path):
 
 @pytest.mark.parametrize("step", [3, 5, 7, 9, 10])
 def test_what_a_script_draws_between_its_fits_is_drawn_again(tmp_path, step):
-    class Dies(Exception):
-        pass
-
-    class DieAt(cw.Callback):
-        def __init__(self, step):
-            self.step = step
-
-        def on_step_end(self, learner, step, loss):
-            if learner.num_steps == self.step:
-                raise Dies
-
     def learner():
         torch.manual_seed(0)
         inputs = torch.randn(64, 4)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
 from cyclewise.training import bundle
+from tests.training.cut_off import DieAt, Dies
 
 INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
 CLASSES = (INPUTS[:, 0] > 0).long()
@@ -35,19 +36,6 @@ def make_learner(data=None, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 2))
     return cw.Learner(model, data or arrays(), progress=False, **options)
-
-
-class Dies(Exception):
-    pass
-
-
-class DieAt(cw.Callback):
-    def __init__(self, step=None):
-        self.step = step
-
-    def on_step_end(self, learner, step, loss):
-        if learner.num_steps == self.step:
-            raise Dies
 
 
 def cut(directory, step=6, policy=POLICY, learn=None, **options):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cyclewise as cw
+from tests.training.cut_off import DieAt, Dies
 
 
 def arrays(n=96):
@@ -95,19 +96,6 @@ def test_accumulated_batches_are_measured_together():
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-3, err_msg=name)
 
 
-class Dies(Exception):
-    pass
-
-
-class DieAt(cw.Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, learner, step, loss):
-        if step == self.step:
-            raise Dies
-
-
 def test_a_resumed_fit_goes_on_with_its_record(tmp_path):
     def fit(name, die_at=None):
         learn = make_learner()
@@ -119,7 +107,7 @@ def test_a_resumed_fit_goes_on_with_its_record(tmp_path):
 
     whole, expected = fit("whole")
     with pytest.raises(Dies):
-        fit("cut", die_at=7)
+        fit("cut", die_at=8)
     resumed, history = fit("resumed")
     assert same(bits(whole), bits(resumed))
     assert history.watched == expected.watched

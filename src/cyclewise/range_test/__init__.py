@@ -1,6 +1,15 @@
 """The LR range test: raise the rate at every step, record the loss, and say where the rate to use lies."""
 
-from cyclewise.range_test.find import check_options, lr_find, lr_find_by_step
+from cyclewise.range_test.find import check_options, lr_find, lr_find_by_step, usual_options
 from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason
 
-__all__ = ["Curve", "RangeTest", "Refusal", "StopReason", "check_options", "lr_find", "lr_find_by_step"]
+__all__ = [
+    "Curve",
+    "RangeTest",
+    "Refusal",
+    "StopReason",
+    "check_options",
+    "lr_find",
+    "lr_find_by_step",
+    "usual_options",
+]

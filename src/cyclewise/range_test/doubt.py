@@ -34,10 +34,14 @@ def improvement(seen: Sweeps) -> float | None:
 
 def grew(seen: Sweeps) -> bool:
     """Return whether the link between inputs and targets on held-out batches became clearer on the way."""
-    looks = [*seen.early_looks, *seen.looks]
-    links = [look.link for look in looks if look.link is not None and math.isfinite(look.link)]
+    links = _links(seen)
     before = None if seen.start is None else seen.start.link
     return before is not None and bool(links) and max(links) - before >= _FEWEST_DEVIATIONS
+
+
+def _links(seen: Sweeps) -> list[float]:
+    looks = [*seen.early_looks, *seen.looks]
+    return [look.link for look in looks if look.link is not None and math.isfinite(look.link)]
 
 
 def _is_certain(clearest: float | None) -> bool:
@@ -60,8 +64,7 @@ def link(seen: Sweeps) -> float | None:
     permutation test), on held-out batches and on training batches before they are trained on: targets unrelated to the
     inputs show no difference, however well their shares were learned.
     """
-    looks = [*seen.early_looks, *seen.looks]
-    links = [look.link for look in looks if look.link is not None and math.isfinite(look.link)]
+    links = _links(seen)
     # Up to the lowest point: beyond, a few wrecked losses would drown the rest.
     before = len(seen.gaps)
     curve = seen.curves[-1].usable() if seen.curves else None

@@ -139,9 +139,15 @@ def lr_find_by_step(
     )  # fmt: skip
 
 
+def usual_options() -> dict[str, Any]:
+    """Return the options of :func:`lr_find_by_step` with the values they have where they are left out."""
+    parameters = inspect.signature(lr_find_by_step).parameters
+    return {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
 def check_options(options: Collection[str]) -> None:
     """Raise :class:`ArgumentTypeError` where :func:`lr_find_by_step` takes no such option."""
-    known = [name for name in inspect.signature(lr_find_by_step).parameters if name not in ("step", "train_loader")]
+    known = usual_options()
     for name in options:
         if name not in known:
             raise ArgumentTypeError(

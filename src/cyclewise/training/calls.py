@@ -10,17 +10,12 @@ import torch
 from cyclewise._validation import instance
 from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.policies import Policy
-from cyclewise.range_test import RangeTest
+from cyclewise.range_test import RangeTest, usual_options
 from cyclewise.training.history import History
 
 _WAY_OUT = (
     "after resume() make the same calls in the same order; to train on in another way use learn.load(directory) instead"
 )
-
-# What a range test can be asked, and what it is when it is not asked.
-_RANGE_TEST = {
-    "num_steps": 100, "total_steps": None, "start_lr": None, "end_lr": None, "sweep": "exponential", "seed": 0,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,8 +90,8 @@ class Calls:
             return None
         record = RangeTest.from_dict(self._ahead[0]["record"])
         saved = dict(record.settings)
-        for name, usual in _RANGE_TEST.items():
-            if (given := options.get(name, usual)) != saved.get(name, usual):
+        for name, usual in usual_options().items():
+            if name in saved and (given := options.get(name, usual)) != saved[name]:
                 raise CheckpointError(f"lr_find of the saved run has {name}={saved[name]!r}, got {given!r}; {_WAY_OUT}")
         self._ahead.popleft()
         return record
