@@ -11,6 +11,8 @@ from cyclewise.range_test.sweep import Sweeps
 # The best of several looks is compared, so chance alone passes two standard deviations now and then.
 _FEWEST_DEVIATIONS = 2.5
 _SOME_DEVIATIONS = 1.0
+# Where the data themselves link targets to inputs, a held-out loss that is lower at all is enough.
+_HINT = 0.5
 # Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and getting
 # there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls to less than half.
 _FAR = 0.5
@@ -76,12 +78,13 @@ def link(seen: Sweeps) -> float | None:
     return max(links) if links else None
 
 
-def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
+def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refusal | None:
     """Return why no rate can be given; None where one can.
 
     Args:
         seen: the sweeps.
         is_bounded: whether the user set the highest rate.
+        is_related: whether the data alone are known to link the targets to the inputs.
     """
     if seen.refusal is not None:
         return seen.refusal
@@ -95,10 +98,16 @@ def refuse(seen: Sweeps, *, is_bounded: bool) -> Refusal | None:
     falls = readings[-1].falls or (any(r.falls for r in readings) and (gain is None or gain >= _SOME_DEVIATIONS))
     is_lower = falls or (gain is not None and gain >= _FEWEST_DEVIATIONS)
     is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
-    if not is_lower and not (_is_certain(clearest) and gain is not None and (gain >= _SOME_DEVIATIONS or grew(seen))):
+    if not is_lower and not _is_promising(seen, gain, clearest, is_related):
         return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
         return Refusal.STILL_FALLING
-    if clearest is not None and not is_linked and (seen.has_classes or fall(seen) < _FAR):
+    if clearest is not None and not is_linked and not is_related and (seen.has_classes or fall(seen) < _FAR):
         return Refusal.UNRELATED
     return None
+
+
+def _is_promising(seen: Sweeps, gain: float | None, clearest: float | None, is_related: bool) -> bool:
+    if gain is None:
+        return False
+    return (is_related and gain >= _HINT) or (_is_certain(clearest) and (gain >= _SOME_DEVIATIONS or grew(seen)))

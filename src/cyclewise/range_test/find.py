@@ -14,7 +14,7 @@ from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test import suggest
 from cyclewise.range_test.doubt import improvement, link, refuse
-from cyclewise.range_test.result import Curve, RangeTest, StopReason
+from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
 from cyclewise.state import preserve
@@ -297,7 +297,11 @@ def _functions(
 def _conclude(
     seen: Sweeps, limits: Range, ratios: Sequence[float], memory: float, trial: Trial, settings: Any
 ) -> RangeTest:
-    refusal = refuse(seen, is_bounded=limits.end_lr is not None)
+    is_bounded = limits.end_lr is not None
+    refusal, related = refuse(seen, is_bounded=is_bounded), None
+    if refusal in (Refusal.NO_IMPROVEMENT, Refusal.UNRELATED):
+        related = trial.is_related()
+        refusal = refuse(seen, is_bounded=is_bounded, is_related=bool(related))
     max_lr: float | None = None
     interval: tuple[float, float] | None = None
     if refusal is None:
@@ -316,6 +320,7 @@ def _conclude(
         num_evaluations=trial.num_evaluations,
         improvement=improvement(seen),
         link=link(seen),
+        related=related,
         settings=settings,
     )
 

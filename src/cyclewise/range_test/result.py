@@ -18,7 +18,7 @@ from cyclewise.range_test import suggest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_VERSION = 2
+_VERSION = 3
 # How the rate goes with the batch size.
 _POWERS = {"SGD": 1.0, **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop"), 0.5)}
 
@@ -133,6 +133,8 @@ class RangeTest:
         improvement: how far the held-out loss fell, in standard errors; None where it was not measured.
         link: how much lower the held-out loss is with the true targets than with those of other samples, in standard
             deviations; None where targets could not be exchanged.
+        related: whether the data alone show that the targets have to do with the inputs; None where it was not asked,
+            as the sweeps had shown it, or where the data cannot tell.
         settings: the arguments that repeat the test.
 
     Example:
@@ -154,6 +156,7 @@ class RangeTest:
     close_ups: tuple[Curve, ...] = ()
     improvement: float | None = None
     link: float | None = None
+    related: bool | None = None
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -260,6 +263,7 @@ class RangeTest:
             "num_evaluations": self.num_evaluations,
             "improvement": _finite(self.improvement),
             "link": _finite(self.link),
+            "related": self.related,
             "settings": dict(self.settings),
             "curve": self.curve.to_dict(),
             "close_ups": [curve.to_dict() for curve in self.close_ups],
@@ -285,14 +289,20 @@ class RangeTest:
             num_evaluations=values["num_evaluations"],
             improvement=values["improvement"],
             link=values["link"],
+            related=values["related"],
             settings=tuple(values["settings"].items()),
         )
 
     def section(self) -> Section:
         """Return this record's part of a report."""
+        conclusion = f"{self}."
+        if self.refusal is not None:
+            conclusion += f" What to do: {self.refusal.remedy}."
+        elif self.related:
+            conclusion += " The data link the targets to the inputs; what the sweeps learned hardly does."
         return Section(
             title="Learning-rate range test",
-            conclusion=f"{self}." if self.refusal is None else f"{self}. What to do: {self.refusal.remedy}.",
+            conclusion=conclusion,
             charts=(self._chart(),),
             settings={name: str(value) for name, value in self.settings},
         )

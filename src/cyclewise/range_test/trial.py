@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from cyclewise.param_groups import read_rates, write_rates
+from cyclewise.range_test.relation import are_related
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
 from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
@@ -216,6 +217,15 @@ class Trial:
         if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not isinstance(batch[-1], Tensor):
             return False
         return not batch[-1].is_floating_point()
+
+    def is_related(self) -> bool | None:
+        """Return whether the data alone show that the targets have to do with the inputs; None where they cannot tell.
+
+        Over the ranks: whether most of them say so.
+        """
+        own = are_related([*self._batches, *self.held_out], seed=self._seed)
+        known, related = mean_over_ranks([float(own is not None), float(bool(own))], self._device)
+        return related > 0.5 if known == 1.0 else None
 
     def batch_size(self) -> int | None:
         """Return the samples per update on this rank; None where a batch does not say how many it has."""

@@ -1,0 +1,123 @@
+"""Whether targets have to do with inputs, by the data alone, and whom that saves from a refusal."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_wine
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import cyclewise as cw
+from cyclewise.range_test import relation
+from cyclewise.range_test.relation import are_related
+
+
+def data_of(kind, seed, *, num=120):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(num, 3, generator=generator)
+    tokens = torch.randint(20, (num, 6), generator=generator)
+    return {
+        "labels": (1e6 * inputs + 5.0, (inputs[:, 0] + inputs[:, 1] > 0).long()),
+        "a circle": (inputs, inputs.square().sum(1)),
+        "several inputs": (inputs[:, 0], inputs[:, 1:], inputs.sum(1, keepdim=True)),
+        "tokens": (tokens, tokens.roll(1, 1)),
+        "half precision": (inputs.bfloat16(), inputs[:, 0].half()),
+        "images": (inputs[:, :, None, None].expand(num, 3, 40, 40), (inputs[:, 2] > 0).int()),
+    }[kind]
+
+
+KINDS = ["labels", "a circle", "several inputs", "tokens", "half precision", "images"]
+
+
+def in_batches(tensors, size=16):
+    return list(zip(*(tensor.split(size) for tensor in tensors), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_targets_made_of_the_inputs_are_related(kind, seed):
+    assert are_related(in_batches(data_of(kind, seed)), seed=seed) is True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exchanged_targets_are_related_in_one_of_200_cases(kind):
+    found = 0
+    for seed in range(15):
+        *inputs, targets = data_of(kind, seed)
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+        found += are_related(in_batches((*inputs, targets[order])), seed=seed)
+    # Of 15, more than one happens by chance in one of 400 tries.
+    assert found <= 1
+
+
+def test_samples_drawn_again_and_again_do_not_make_unrelated_targets_related():
+    inputs, targets = torch.randn(60, 3), torch.randint(2, (60,))
+    again = torch.randint(60, (600,))
+    assert not are_related(in_batches((inputs[again], targets[again])), seed=0)
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [],
+        [torch.randn(40, 2)],
+        [{"x": torch.randn(40, 2), "y": torch.randn(40)}],
+        [(torch.randn(19, 2), torch.randn(19))],
+        [(torch.zeros(40, 2), torch.randn(40))],
+        [(torch.randn(40, 2), torch.tensor(1.0))],
+        [(torch.randn(40, 2), ["a"] * 40)],
+        [(torch.randn(40, 2), torch.randn(40)), (torch.randn(40, 3), torch.randn(40))],
+        [(torch.randn(0, 2), torch.randn(0))],
+    ],
+    ids=["none", "tensors", "dicts", "few", "one input", "a scalar", "names", "of two widths", "empty"],
+)
+def test_batches_that_cannot_tell_give_none(batches):
+    assert are_related(batches, seed=0) is None
+
+
+@pytest.mark.parametrize("targets", ["labels", "quantities"])
+def test_the_covariance_is_that_of_its_definition(targets):
+    """Székely & Rizzo's V-statistic, element by element."""
+    generator = np.random.default_rng(0)
+    inputs = generator.standard_normal((12, 2))
+    others = generator.integers(3, size=(12, 1)) if targets == "labels" else generator.standard_normal((12, 1))
+
+    def by_definition(values):
+        scaled = values if targets == "labels" and values is others else (values - values.mean(0)) / values.std(0)
+        n = len(values)
+        far = [[float(np.sqrt(((scaled[i] - scaled[j]) ** 2).sum())) for j in range(n)] for i in range(n)]
+        if targets == "labels" and values is others:
+            far = [[float(values[i, 0] != values[j, 0]) for j in range(n)] for i in range(n)]
+        rows = [sum(far[i]) / n for i in range(n)]
+        mean = sum(rows) / n
+        return [[far[i][j] - rows[i] - rows[j] + mean for j in range(n)] for i in range(n)]
+
+    a, b = by_definition(inputs), by_definition(others)
+    expected = sum(a[i][j] * b[i][j] for i in range(12) for j in range(12))
+    ours = np.vdot(*(relation._centred(relation._distances(values)) for values in (inputs, others)))
+    assert ours == pytest.approx(expected, rel=1e-9)
+
+
+def raw_wine(seed, *, shuffled):
+    torch.manual_seed(seed)
+    inputs, labels = (torch.tensor(values) for values in load_wine(return_X_y=True))
+    labels = labels[torch.randperm(len(labels))] if shuffled else labels
+    loader = DataLoader(TensorDataset(inputs.float(), labels), batch_size=16, shuffle=True)
+    model = nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 3))
+    return cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, loader, seed=seed)
+
+
+def test_raw_features_are_not_refused_where_the_sweeps_learn_only_the_shares_of_the_classes():
+    results = [raw_wine(seed, shuffled=False) for seed in range(9, 13)]
+    assert all(result.max_lr is not None for result in results)
+    saved = [result for result in results if result.related]
+    assert saved, "no seed is in doubt any longer: the test tells nothing"
+    assert "The data link the targets to the inputs" in saved[0].section().conclusion
+    assert cw.RangeTest.from_dict(saved[0].to_dict()) == saved[0]
+
+
+def test_shuffled_labels_of_raw_features_are_refused():
+    results = [raw_wine(seed, shuffled=True) for seed in range(4)]
+    assert [result.refusal is not None for result in results] == [True] * 4
+    assert not any(result.related for result in results)
