@@ -36,3 +36,30 @@ def test_the_articles_momentum_differs_under_a_cycle_and_not_at_a_constant_rate(
     cycle = cw.OneCycle(max_lr=0.2, total_steps=20)
     np.testing.assert_allclose(losses(torch.optim.SGD, constant), losses(cw.VelocitySGD, constant), rtol=1e-4)
     assert np.abs(losses(torch.optim.SGD, cycle) - losses(cw.VelocitySGD, cycle)).max() > 1e-3
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.RMSprop])
+def test_a_momentum_that_the_range_test_did_not_know_is_named(optimizer_class):
+    learn = make_learner(optimizer=lambda groups: optimizer_class(groups, lr=1e-3))
+    learn.lr_find()
+    with pytest.warns(UserWarning, match="without momentum") as warned:
+        learn.fit_one_cycle(1)
+    assert [str(warning.message) for warning in warned] == [
+        "max_lr is the rate that lr_find measured without momentum, and moms=(0.95, 0.85) makes its steps several "
+        "times as long; pass moms=None, or give the optimizer momentum=0.9 before lr_find"
+    ]
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("options", [{"moms": None}, {"max_lr": 0.01}], ids=["left alone", "a rate of one's own"])
+def test_no_momentum_is_named_where_none_is_brought_in_or_the_rate_is_the_users(options):
+    learn = make_learner(optimizer=lambda groups: torch.optim.SGD(groups, lr=1e-3))
+    learn.lr_find()
+    learn.fit_one_cycle(1, **options)
+
+
+def test_an_optimizer_with_a_momentum_or_with_betas_is_fitted_without_a_warning():
+    for optimizer in (lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9), torch.optim.AdamW):
+        learn = make_learner(optimizer=optimizer)
+        learn.lr_find()
+        learn.fit_one_cycle(1)

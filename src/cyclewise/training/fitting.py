@@ -1,8 +1,11 @@
 """The article's calls: one-cycle, SGDR and cyclical rates in epochs, and the ensemble of their snapshots."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
+
+from torch.optim import Optimizer
 
 from cyclewise._validation import positive, whole
 from cyclewise.errors import ArgumentError, SuggestionError
@@ -58,10 +61,15 @@ class FitMethods(Parts):
             SuggestionError: no `max_lr` is given and `lr_find` refused to give one.
             DivergedError: the training loss stopped being finite.
 
+        Warns:
+            UserWarning: `max_lr` is that of an `lr_find` without momentum, and `moms` brings one in.
+
         Source: Smith, arXiv:1803.09820, section 4; the anneal and the arguments are fastai's.
         """
         total_steps = self.steps_in("cyc_len", cyc_len)
         momenta = (None, None) if moms is None else _pair("moms", moms)
+        if max_lr is None and moms is not None:
+            _warn_of_new_momentum(self.optimizer, momenta)
         policies = [
             OneCycle(
                 max_lr=rate,
@@ -204,6 +212,16 @@ def peaks(max_lr: MaxLR, range_test: RangeTest | None, num_groups: int) -> list[
         range_test.policy(1)  # raises the refusal with its remedy
         raise SuggestionError("there is no learning rate to give")
     return list(range_test.max_lrs)
+
+
+def _warn_of_new_momentum(optimizer: Optimizer, moms: tuple[Any, Any]) -> None:
+    if any(group.get("momentum") == 0 for group in optimizer.param_groups):
+        warnings.warn(
+            f"max_lr is the rate that lr_find measured without momentum, and moms={moms!r} makes its steps several "
+            "times as long; pass moms=None, or give the optimizer momentum=0.9 before lr_find",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _one_or_all(policies: Sequence[Policy]) -> Policy | Sequence[Policy]:
