@@ -86,8 +86,11 @@ def test_the_floor_is_that_of_the_first_valley():
     decades = np.log10(RATES)
     loss = 3.0 - 1.6 / (1.0 + np.exp(-8.0 * (decades + 4.0))) + 12.0 * np.exp(-0.5 * ((decades + 2.0) / 0.3) ** 2)
     loss[decades > -1.5] = 1.3
-    low, high = suggest.floor(RATES, suggest.read(RATES, loss))
+    reading = suggest.read(RATES, loss)
+    low, high = suggest.floor(RATES, reading)
     assert 1e-4 < low <= high < 1e-2
+    for num_samples in (None, 100):
+        assert suggest.suggest(RATES, reading, memory=1.0, num_samples=num_samples)[0] < 1e-2
 
 
 def test_of_few_samples_what_comes_after_the_fall_tells_nothing():

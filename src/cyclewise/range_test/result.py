@@ -121,7 +121,8 @@ class RangeTest:
 
     Attributes:
         curve: rate and loss of every step of the first sweep, over the whole range.
-        close_ups: the same of the slower sweeps after it, from the same start, the last one the slowest.
+        close_ups: the same of the slower sweeps after it, from the same start, the last one the slowest; before it may
+            come the first steps of sweeps that began too high.
         stop_reason: why the last sweep ended.
         refusal: why there is no rate, with its `remedy`; None where there is one.
         max_lr: peak rate for ``OneCycle(max_lr, total_steps, pct_start=0.25)``, of the fastest group; None when

@@ -9,7 +9,7 @@ where the loss still falls.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,9 +116,10 @@ def suggest(
 ) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
 
-    The edge is the geometric mean of two rates: the lowest point, and the rate above it where half of the fall is lost
-    again. A loss shows what the rates of the last `memory` steps did, so the sweep has already moved on by then, and is
-    taken back; a fixed margin is left because a long run meets sharper places than a short sweep.
+    The edge is the geometric mean of two rates: the lowest point of the first valley, and the rate above it where half
+    of the fall is lost again. A loss shows what the rates of the last `memory` steps did, so the sweep has already
+    moved on by then, and is taken back; a fixed margin is left because a long run meets sharper places than a short
+    sweep.
 
     Of few training samples the loss goes on falling, or stays at nothing, at rates that no run survives that has not
     learned them yet: there the edge is the first rate at which nine tenths of the fall have happened.
@@ -129,6 +130,7 @@ def suggest(
         memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
         num_samples: training samples in all; None where they are not known.
     """
+    reading = first_valley(reading)
     decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
     if num_samples is not None and num_samples <= _FEW_SAMPLES:
         edge = nine_tenths(lr, reading)
@@ -153,8 +155,8 @@ def nine_tenths(lr: Array, reading: Reading) -> float:
     return float(lr[index])
 
 
-def floor(lr: Array, reading: Reading) -> tuple[float, float]:
-    """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point.
+def first_valley(reading: Reading) -> Reading:
+    """Return the reading with the lowest point of its first valley.
 
     A valley ends where half of its fall is lost again; what the curve does beyond, with a model that the rate has
     destroyed, is no better for being lower (a dead network that has learned the class shares, say).
@@ -163,9 +165,13 @@ def floor(lr: Array, reading: Reading) -> tuple[float, float]:
     deepest = np.maximum.accumulate(depth)
     is_over = (depth < 0.5 * deepest) & (deepest > 0.5 * depth.max())
     end = int(np.argmax(is_over)) if is_over.any() else len(depth)
-    lowest = int(np.argmax(depth[:end]))
-    low = int(np.argmax(depth[:end] >= 0.9 * depth[lowest]))
-    return float(lr[min(low, lowest)]), float(lr[lowest])
+    return replace(reading, lowest=int(np.argmax(depth[:end])))
+
+
+def floor(lr: Array, reading: Reading) -> tuple[float, float]:
+    """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point."""
+    valley = first_valley(reading)
+    return nine_tenths(lr, valley), minimum(lr, valley)
 
 
 def is_past_valley(lr: Array, loss: Array) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from cyclewise.progress import Bar
 from cyclewise.range_test import suggest
-from cyclewise.range_test.divergence import Divergence
+from cyclewise.range_test.divergence import Divergence, HighStart
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
 from cyclewise.range_test.result import Curve, Refusal, StopReason
 from cyclewise.range_test.trial import HeldOut, Trial
@@ -28,6 +28,9 @@ _THIRD_LOW, _THIRD_HIGH = -0.9, 0.5
 # Decades, below the end of a second sweep that shows no valley.
 _BELOW_END = -1.0
 _GUESS = 1e-3
+# The same about the rate at which a third sweep began, where that was too high; so many beginnings at most.
+_ANEW_LOW, _ANEW_HIGH = -1.0, 0.4
+_MOST_BEGINNINGS = 3
 # Shares of the third sweep after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
 # The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
@@ -54,7 +57,7 @@ class Sweeps:
     """What the sweeps saw.
 
     Attributes:
-        curves: one per sweep.
+        curves: one per sweep, also of those that began too high.
         stop_reasons: why each ended.
         refusal: why no rate could be read, as far as the sweeps themselves say.
         start: the held-out losses before training.
@@ -105,7 +108,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
-    first, second, third = shares(num_steps)
+    first, second, _ = shares(num_steps)
     if limits.start_lr is None or limits.end_lr is None:
         first -= 1
         found = _first_range(trial, limits)
@@ -131,11 +134,17 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
     low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
-    trial.reset()
+    levels, fall = seen.curves[0].loss[:period].tolist(), _fall(seen.curves[-1])
+    most_beginnings = _MOST_BEGINNINGS if second else 1
     trial.compares_targets = True
-    # What the others left over, too.
-    third = num_steps - trial.num_updates
-    _run(trial, sweep_rates(low, high, third, "exponential"), seen, bar, looks=seen.looks, look_at=_LOOKS)
+    for beginning in range(1, most_beginnings + 1):
+        trial.reset()
+        # What the others left over, too.
+        rates = sweep_rates(low, high, num_steps - trial.num_updates, "exponential")
+        start = HighStart(levels, fall) if beginning < most_beginnings else None
+        if _run(trial, rates, seen, bar, looks=seen.looks, look_at=_LOOKS, start=start):
+            break
+        low, high = limits.clip(low * 10.0**_ANEW_LOW, low * 10.0**_ANEW_HIGH)
     seen.gaps = trial.gaps
     return seen
 
@@ -169,7 +178,9 @@ def _run(
     looks: list[HeldOut] | None = None,
     look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
-) -> None:
+    start: HighStart | None = None,
+) -> bool:
+    # Whether the sweep counts: one that began too high does not.
     lrs: list[float] = []
     losses: list[float] = []
     watch = Divergence()
@@ -183,6 +194,10 @@ def _run(
         losses.append(loss)
         if bar.is_shown:
             bar.advance(f"lr {rate:.2g}  loss {loss:.4g}")
+        if start is not None and start.update(loss):
+            seen.curves.append(Curve(np.array(lrs), np.array(losses)))
+            seen.stop_reasons.append(StopReason.DIVERGED)
+            return False
         if not math.isfinite(loss):
             losses[-1] = math.nan
             stop_reason = StopReason.NONFINITE
@@ -197,6 +212,15 @@ def _run(
             break
     seen.curves.append(Curve(np.array(lrs), np.array(losses)))
     seen.stop_reasons.append(stop_reason)
+    return True
+
+
+def _fall(curve: Curve) -> float:
+    usable = curve.usable()
+    if len(usable.lr) < suggest.FEWEST_POINTS:
+        return 0.0
+    reading = suggest.read(usable.lr, usable.loss)
+    return reading.start - float(reading.smooth[reading.lowest])
 
 
 def _floor(curve: Curve, stop_reason: StopReason) -> tuple[float, float]:
