@@ -93,14 +93,6 @@ def test_the_floor_is_that_of_the_first_valley():
         assert suggest.suggest(RATES, reading, memory=1.0, num_samples=num_samples)[0] < 1e-2
 
 
-@pytest.mark.parametrize("dent", [1e-4, 1e-3, 1e-2])
-def test_a_wide_floor_is_wide_wherever_it_happens_to_be_lowest(dent):
-    loss = curve(1e-5, edge=0.1) - 0.05 * np.exp(-0.5 * (np.log10(RATES / dent) / 0.2) ** 2)
-    low, high = suggest.floor(RATES, suggest.read(RATES, loss))
-    assert 1e-6 < low < 1e-4
-    assert 0.03 < high < 0.3
-
-
 def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
     # The fall is over at 1e-3, and the loss stays at nothing up to 0.3: the samples are known by heart by then.
     loss = curve(1e-3, edge=0.3)

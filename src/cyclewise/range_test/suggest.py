@@ -28,8 +28,6 @@ _LAG_IN_MEMORIES = 1.27
 _HALF_INTERVAL_DECADES = 0.35
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
 _FEW_SAMPLES = 500
-# A valley's floor goes on while this share of its fall remains.
-_FLOOR_SHARE = 0.8
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
 
@@ -163,15 +161,17 @@ def first_valley(reading: Reading) -> Reading:
     A valley ends where half of its fall is lost again; what the curve does beyond, with a model that the rate has
     destroyed, is no better for being lower (a dead network that has learned the class shares, say).
     """
-    return replace(reading, lowest=int(np.argmin(reading.smooth[: _end_of_first_valley(reading)])))
+    depth = reading.start - reading.smooth
+    deepest = np.maximum.accumulate(depth)
+    is_over = (depth < 0.5 * deepest) & (deepest > 0.5 * depth.max())
+    end = int(np.argmax(is_over)) if is_over.any() else len(depth)
+    return replace(reading, lowest=int(np.argmax(depth[:end])))
 
 
 def floor(lr: Array, reading: Reading) -> tuple[float, float]:
-    """Return the floor of the first valley: the first rate with nine tenths of its fall, and the last with eight."""
+    """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point."""
     valley = first_valley(reading)
-    depth = reading.start - reading.smooth[: _end_of_first_valley(reading)]
-    deep = np.flatnonzero(depth >= _FLOOR_SHARE * depth[valley.lowest])
-    return nine_tenths(lr, valley), float(lr[max([valley.lowest, *deep])])
+    return nine_tenths(lr, valley), minimum(lr, valley)
 
 
 def is_past_valley(lr: Array, loss: Array) -> bool:
@@ -191,13 +191,6 @@ def deviations(gaps: Sequence[float]) -> float | None:
     values = np.array(gaps)
     square = float(np.square(values).sum())
     return float(values.sum()) / math.sqrt(square) if len(values) >= FEWEST_POINTS and square > 0 else None
-
-
-def _end_of_first_valley(reading: Reading) -> int:
-    depth = reading.start - reading.smooth
-    deepest = np.maximum.accumulate(depth)
-    is_over = (depth < 0.5 * deepest) & (deepest > 0.5 * depth.max())
-    return int(np.argmax(is_over)) if is_over.any() else len(depth)
 
 
 def _steepest_index(reading: Reading) -> int:
