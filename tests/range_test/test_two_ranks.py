@@ -23,6 +23,8 @@ def answer(case):
     torch.manual_seed(0)
     inputs = torch.randn(640, 10)
     targets = (inputs @ torch.randn(10, 3)).argmax(dim=1)
+    if case == "unrelated":
+        targets = targets[torch.randperm(len(targets))]
     batches = list(zip(inputs.split(32), targets.split(32)))[rank::2]
     if case == "short" and rank == 1:
         batches = batches[:3]
@@ -40,7 +42,7 @@ def answer(case):
     return result.to_dict()
 
 
-answers = {case: answer(case) for case in ("plain", "short", "nan")}
+answers = {case: answer(case) for case in ("plain", "short", "nan", "unrelated")}
 with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
     json.dump(answers, file)
 dist.barrier()
@@ -62,10 +64,21 @@ def answers(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("case", ["plain", "short", "nan"])
-def test_both_ranks_get_the_same_answer(answers, case):
+def of_both_ranks(answers, case):
     first, second = (cw.RangeTest.from_dict(answer[case]) for answer in answers)
     assert first == second
+    return first
+
+
+def test_both_ranks_refuse_unrelated_targets_by_what_the_data_of_all_say(answers):
+    result = of_both_ranks(answers, "unrelated")
+    assert result.refusal in (cw.Refusal.UNRELATED, cw.Refusal.NO_IMPROVEMENT)
+    assert result.related is False
+
+
+@pytest.mark.parametrize("case", ["plain", "short", "nan"])
+def test_both_ranks_get_the_same_answer(answers, case):
+    first = of_both_ranks(answers, case)
     assert first.max_lr is not None
     if case == "nan":
         assert max(first.curve.lr[:-1]) <= 1.0
