@@ -35,7 +35,7 @@ def in_batches(tensors, size=16):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_targets_made_of_the_inputs_are_related(kind, seed):
     assert are_related(in_batches(data_of(kind, seed)), seed=seed) is True
 
@@ -43,12 +43,22 @@ def test_targets_made_of_the_inputs_are_related(kind, seed):
 @pytest.mark.parametrize("kind", KINDS)
 def test_exchanged_targets_are_related_in_one_of_200_cases(kind):
     found = 0
-    for seed in range(15):
+    for seed in range(8):
         *inputs, targets = data_of(kind, seed)
         order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
         found += are_related(in_batches((*inputs, targets[order])), seed=seed)
-    # Of 15, more than one happens by chance in one of 400 tries.
+    # Of 8, more than one happens by chance in one of 1,400 tries.
     assert found <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_many_samples_some_are_compared(kind, monkeypatch):
+    compared = []
+    distances = relation._distances
+    monkeypatch.setattr(relation, "_distances", lambda rows: compared.append(len(rows)) or distances(rows))
+    assert are_related(in_batches(data_of(kind, 0, num=4000), size=500), seed=0) is True
+    assert len(compared) == 2
+    assert set(compared) <= set(range(200, 251))
 
 
 def test_samples_drawn_again_and_again_do_not_make_unrelated_targets_related():
@@ -69,8 +79,9 @@ def test_samples_drawn_again_and_again_do_not_make_unrelated_targets_related():
         [(torch.randn(40, 2), ["a"] * 40)],
         [(torch.randn(40, 2), torch.randn(40)), (torch.randn(40, 3), torch.randn(40))],
         [(torch.randn(0, 2), torch.randn(0))],
+        [(torch.randn(40, 2).to_sparse(), torch.randn(40))],
     ],
-    ids=["none", "tensors", "dicts", "few", "one input", "a scalar", "names", "of two widths", "empty"],
+    ids=["none", "tensors", "dicts", "few", "one input", "a scalar", "names", "of two widths", "empty", "sparse"],
 )
 def test_batches_that_cannot_tell_give_none(batches):
     assert are_related(batches, seed=0) is None
@@ -109,7 +120,7 @@ def raw_wine(seed, *, shuffled):
 
 
 def test_raw_features_are_not_refused_where_the_sweeps_learn_only_the_shares_of_the_classes():
-    results = [raw_wine(seed, shuffled=False) for seed in range(9, 13)]
+    results = [raw_wine(seed, shuffled=False) for seed in (9, 12)]
     assert all(result.max_lr is not None for result in results)
     saved = [result for result in results if result.related]
     assert saved, "no seed is in doubt any longer: the test tells nothing"

@@ -4,7 +4,7 @@ A short sweep of a model can fail to show it: of raw features it learns the clas
 (Székely, Rizzo & Bakirov 2007, arXiv:0803.4101) is zero only where two quantities are independent, whatever their form.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,10 @@ def are_related(batches: Iterable[Any], *, seed: int) -> bool | None:
         >>> are_related([(inputs, (inputs - 20.0) ** 2)], seed=0), are_related([inputs], seed=0)
         (True, None)
     """
-    samples = [pair for batch in batches if (pair := _rows(batch)) is not None]
+    usable = [batch for batch in batches if _is_usable(batch)]
+    # More than are compared, as some may be the same.
+    step = max(1, sum(len(batch[-1]) for batch in usable) // (4 * _MOST_SAMPLES))
+    samples = [_rows(batch, step) for batch in usable]
     if len({(inputs.shape[1], targets.shape[1]) for inputs, targets in samples}) != 1:
         return None
     inputs, targets = (np.concatenate(rows) for rows in zip(*samples, strict=True))
@@ -54,16 +57,18 @@ def are_related(batches: Iterable[Any], *, seed: int) -> bool | None:
     return bool(np.vdot(own, other) > max(np.vdot(own, other[np.ix_(order, order)]) for order in orders))
 
 
-def _rows(batch: Any) -> tuple[Rows, Rows] | None:
+def _is_usable(batch: Any) -> bool:
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        return None
-    if not all(isinstance(part, Tensor) and part.ndim for part in batch):
-        return None
-    if not len(batch[-1]) or len({len(part) for part in batch}) > 1:
-        return None
-    rows = [part.detach().reshape(len(part), -1)[:, :: _stride(part)].cpu() for part in batch]
-    inputs, targets = torch.cat(rows[:-1], 1), rows[-1]
-    return _array(inputs), _array(targets)
+        return False
+    if not all(isinstance(part, Tensor) and part.ndim and part.layout == torch.strided for part in batch):
+        return False
+    return len(batch[-1]) > 0 and len({len(part) for part in batch}) == 1
+
+
+def _rows(batch: Sequence[Tensor], step: int) -> tuple[Rows, Rows]:
+    kept = [part.detach()[::step] for part in batch]
+    rows = [part.reshape(len(part), -1)[:, :: _stride(part)].cpu() for part in kept]
+    return _array(torch.cat(rows[:-1], 1)), _array(rows[-1])
 
 
 def _array(rows: Tensor) -> Rows:
