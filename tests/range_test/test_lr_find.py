@@ -66,7 +66,7 @@ def test_a_last_sweep_that_begins_too_high_begins_anew(optimizer_class, num_step
     _, *too_high, last = result.close_ups
     assert too_high
     assert all(len(curve.lr) <= 10 for curve in too_high)
-    assert last.lr[0] == pytest.approx(too_high[-1].lr[0] / 10)
+    assert last.lr[0] == pytest.approx(too_high[-1].lr[0] / 10**0.6)
     assert expected.max_lr / 4 < result.max_lr < 4 * expected.max_lr
     assert result.num_steps <= num_steps
     assert result.num_steps - 1 == sum(len(curve.lr) for curve in (result.curve, *result.close_ups))

@@ -29,7 +29,7 @@ _THIRD_LOW, _THIRD_HIGH = -0.9, 0.5
 _BELOW_END = -1.0
 _GUESS = 1e-3
 # The same about the rate at which a third sweep began, where that was too high; so many beginnings at most.
-_ANEW_LOW, _ANEW_HIGH = -1.0, 0.4
+_ANEW_LOW, _ANEW_HIGH = -0.6, 0.4
 _MOST_BEGINNINGS = 3
 # Shares of the third sweep after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
