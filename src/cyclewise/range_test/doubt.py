@@ -110,4 +110,6 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
 def _is_promising(seen: Sweeps, gain: float | None, clearest: float | None, is_related: bool) -> bool:
     if gain is None:
         return False
-    return (is_related and gain >= _HINT) or (_is_certain(clearest) and (gain >= _SOME_DEVIATIONS or grew(seen)))
+    if is_related:
+        return gain >= _HINT or grew(seen)
+    return _is_certain(clearest) and (gain >= _SOME_DEVIATIONS or grew(seen))

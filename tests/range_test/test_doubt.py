@@ -1,0 +1,58 @@
+"""What the sweeps, the held-out batches and the data must show before a rate is given."""
+
+import numpy as np
+import pytest
+
+from cyclewise.range_test.doubt import refuse
+from cyclewise.range_test.result import Curve, Refusal, StopReason
+from cyclewise.range_test.sweep import Sweeps
+from cyclewise.range_test.trial import HeldOut
+
+RATES = np.geomspace(1e-4, 1.0, 40)
+NOISE = 0.05 * np.random.default_rng(0).standard_normal(40)
+FLAT = Curve(RATES, 2.0 + NOISE)
+FALL = Curve(RATES, 2.0 + NOISE - 1.0 / (1.0 + np.exp(-6.0 * (np.log10(RATES) + 2.0))))
+
+
+def seen(curve, *, gain, links):
+    """Return sweeps whose best look lies `gain` standard errors below the start, with the links of start and look."""
+    spread = np.array([-1.0, 0.0, 1.0])
+    start = np.array([2.0, 2.0, 2.0])
+    look = start - gain / np.sqrt(3.0) + spread
+    before, after = links
+    return Sweeps(
+        curves=[curve],
+        stop_reasons=[StopReason.COMPLETED],
+        start=HeldOut(tuple(start), before),
+        looks=[HeldOut(tuple(look), after)],
+        has_classes=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("curve", "gain", "links", "alone", "with_related_data"),
+    [
+        (FALL, 3.0, (0.0, 4.0), None, None),
+        (FALL, 3.0, (0.0, 1.0), Refusal.UNRELATED, None),
+        (FLAT, 3.0, (0.0, 4.0), None, None),
+        (FLAT, 0.7, (0.0, 1.0), Refusal.NO_IMPROVEMENT, None),
+        (FLAT, 0.3, (0.0, 1.0), Refusal.NO_IMPROVEMENT, Refusal.NO_IMPROVEMENT),
+        (FLAT, 0.3, (-1.0, 2.0), Refusal.NO_IMPROVEMENT, None),
+        (FLAT, 0.3, (5.5, 5.6), Refusal.NO_IMPROVEMENT, Refusal.NO_IMPROVEMENT),
+        (FLAT, 1.2, (5.5, 5.6), None, None),
+        (FLAT, -0.3, (2.0, 5.5), None, None),
+        (FLAT, -0.3, (None, None), Refusal.NO_IMPROVEMENT, Refusal.NO_IMPROVEMENT),
+        (FALL, 3.0, (None, None), None, None),
+    ],
+)
+def test_refusals(curve, gain, links, alone, with_related_data):
+    sweeps = seen(curve, gain=gain, links=links)
+    assert refuse(sweeps, is_bounded=False) is alone
+    assert refuse(sweeps, is_bounded=False, is_related=True) is with_related_data
+
+
+def test_without_held_out_batches_only_the_curve_counts():
+    for curve, expected in ((FALL, None), (FLAT, Refusal.NO_IMPROVEMENT)):
+        sweeps = Sweeps(curves=[curve], stop_reasons=[StopReason.COMPLETED])
+        assert refuse(sweeps, is_bounded=False) is expected
+        assert refuse(sweeps, is_bounded=False, is_related=True) is expected
