@@ -130,7 +130,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         trial.reset()
         rates = sweep_rates(low, high, second, "exponential")
         _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley=True)
-        floor_low, floor_high = _floor(seen.curves[-1], seen.stop_reasons[-1])
+        floor_low, floor_high = _floor(seen.curves[-1])
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
     low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
@@ -223,12 +223,12 @@ def _fall(curve: Curve) -> float:
     return reading.start - float(reading.smooth[reading.lowest])
 
 
-def _floor(curve: Curve, stop_reason: StopReason) -> tuple[float, float]:
+def _floor(curve: Curve) -> tuple[float, float]:
     usable = curve.usable()
     if len(usable.lr) < suggest.FEWEST_POINTS:
         return float(curve.lr[0]), float(curve.lr[0])
     reading = suggest.read(usable.lr, usable.loss)
-    if not reading.falls and stop_reason is not StopReason.COMPLETED:
+    if not reading.falls:
         # A valley shallower than the noise between batches: all that is seen is where the loss is lost.
         below = float(curve.lr[-1]) * 10.0**_BELOW_END
         return below, below
