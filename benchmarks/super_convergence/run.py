@@ -1,6 +1,7 @@
 """Fewer iterations, measured: how short may one-cycle be and still end as good as a tuned run of 20 epochs?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.super_convergence.run [--images 4096] [--seeds 10] [--linear]
+    OMP_NUM_THREADS=1 python -m benchmarks.super_convergence.run [--images 4096] [--seeds 10] [--equal-seeds 10]
+        [--linear]
 
 The baselines are the best constant rate and the best step decay of a grid at 20 epochs, both tuned on two other seeds.
 One-cycle's peak comes from `lr_find` alone, run on three other seeds; so do the rates of the other cyclic policies. All
@@ -98,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=NUM_TRAIN)
     parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
+    parser.add_argument("--equal-seeds", type=int, help="seeds at equal steps, if more; eight give no verdict there")
     parser.add_argument("--linear", action="store_true", help="one-cycle annealed linearly, too")
     parser.add_argument("--store", type=Path, default=Path(__file__).with_name("store"))
     parser.add_argument("--workers", type=int, default=1)
@@ -139,12 +141,13 @@ def main() -> None:
     others = cw.compare(cyclic(steps_per_epoch), **common, baseline="SGDR", **ranged)
     policies = {**tuned, "one-cycle": cw.policy_from_dict(cosine.row(name(EPOCHS)).policy)}
     policies |= {row.name: cw.policy_from_dict(row.policy) for row in others.rows if row.policy is not None}
-    equal = cw.compare(policies, **common, baseline="constant")
+    equal_seeds = arguments.equal_seeds or arguments.seeds
+    equal = cw.compare(policies, **{**common, "seeds": tuple(range(equal_seeds))}, baseline="constant")
     print(equal, flush=True)
     result["equal_steps"] = equal.to_dict()
     result["tuning_steps"] = {row.name: row.tuning_steps for c in (fixed, others) for row in c.rows}
     record(kept_as, result)
-    result["snapshots"] = snapshots(policies["SGDR"], make, arguments.store, arguments.seeds)
+    result["snapshots"] = snapshots(policies["SGDR"], make, arguments.store, equal_seeds)
     accuracies = [scores["accuracy"] for scores in result["snapshots"]]
     mean, error = mean_and_error(accuracies)
     print(f"SGDR, five snapshots {mean:.4f} ± {error:.4f}")
