@@ -94,17 +94,24 @@ def test_the_covariance_is_that_of_its_definition(targets):
     inputs = generator.standard_normal((12, 2))
     others = generator.integers(3, size=(12, 1)) if targets == "labels" else generator.standard_normal((12, 1))
 
-    def by_definition(values):
-        scaled = values if targets == "labels" and values is others else (values - values.mean(0)) / values.std(0)
-        n = len(values)
-        far = [[float(np.sqrt(((scaled[i] - scaled[j]) ** 2).sum())) for j in range(n)] for i in range(n)]
-        if targets == "labels" and values is others:
-            far = [[float(values[i, 0] != values[j, 0]) for j in range(n)] for i in range(n)]
-        rows = [sum(far[i]) / n for i in range(n)]
-        mean = sum(rows) / n
-        return [[far[i][j] - rows[i] - rows[j] + mean for j in range(n)] for i in range(n)]
+    def far(x, y):
+        return float(np.sqrt(((x - y) ** 2).sum()))
 
-    a, b = by_definition(inputs), by_definition(others)
+    def by_definition(values, far):
+        n = len(values)
+        pairs = [[far(x, y) for y in values] for x in values]
+        rows = [sum(row) / n for row in pairs]
+        mean = sum(rows) / n
+        return [[pairs[i][j] - rows[i] - rows[j] + mean for j in range(n)] for i in range(n)]
+
+    def scaled(values):
+        return (values - values.mean(0)) / values.std(0)
+
+    a = by_definition(scaled(inputs), far)
+    if targets == "labels":
+        b = by_definition(others, lambda x, y: float(x[0] != y[0]))
+    else:
+        b = by_definition(scaled(others), far)
     expected = sum(a[i][j] * b[i][j] for i in range(12) for j in range(12))
     ours = np.vdot(*(relation._centred(relation._distances(values)) for values in (inputs, others)))
     assert ours == pytest.approx(expected, rel=1e-9)

@@ -215,21 +215,22 @@ def _run(
     return True
 
 
-def _fall(curve: Curve) -> float:
+def _read(curve: Curve) -> suggest.Reading | None:
     usable = curve.usable()
-    if len(usable.lr) < suggest.FEWEST_POINTS:
-        return 0.0
-    reading = suggest.read(usable.lr, usable.loss)
-    return reading.start - float(reading.smooth[reading.lowest])
+    return suggest.read(usable.lr, usable.loss) if len(usable.lr) >= suggest.FEWEST_POINTS else None
+
+
+def _fall(curve: Curve) -> float:
+    reading = _read(curve)
+    return 0.0 if reading is None else reading.start - float(reading.smooth[reading.lowest])
 
 
 def _floor(curve: Curve) -> tuple[float, float]:
-    usable = curve.usable()
-    if len(usable.lr) < suggest.FEWEST_POINTS:
+    reading = _read(curve)
+    if reading is None:
         return float(curve.lr[0]), float(curve.lr[0])
-    reading = suggest.read(usable.lr, usable.loss)
     if not reading.falls:
         # A valley shallower than the noise between batches: all that is seen is where the loss is lost.
         below = float(curve.lr[-1]) * 10.0**_BELOW_END
         return below, below
-    return suggest.floor(usable.lr, reading)
+    return suggest.floor(curve.usable().lr, reading)

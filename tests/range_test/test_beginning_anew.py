@@ -1,0 +1,32 @@
+"""A last sweep that the ones before it have sent too high begins anew, lower."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import cyclewise as cw
+from cyclewise.range_test import sweep
+from tests.range_test.tasks import make_task
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "num_steps"), [(torch.optim.SGD, 40), (torch.optim.SGD, 100), (torch.optim.Adam, 100)]
+)
+def test_a_last_sweep_that_begins_too_high_begins_anew(optimizer_class, num_steps, monkeypatch):
+    loader = make_task()[2]
+    model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 3))
+    optimizer = optimizer_class(model.parameters(), lr=0.1)
+    expected = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
+    monkeypatch.setattr(sweep, "_floor", lambda curve: 2 * (150.0 * float(expected.max_lr),))
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
+    _, *too_high, last = result.close_ups
+    assert too_high
+    assert all(len(curve.lr) <= 10 for curve in too_high)
+    assert last.lr[0] == pytest.approx(too_high[-1].lr[0] / 10**0.6)
+    # Begun at 19 times the rate.
+    assert expected.max_lr / 4 < result.max_lr < 4 * expected.max_lr
+    assert result.num_steps <= num_steps
+    assert result.num_steps - 1 == sum(len(curve.lr) for curve in (result.curve, *result.close_ups))
+    assert cw.RangeTest.from_dict(result.to_dict()) == result
+    assert result.plot() is not None
