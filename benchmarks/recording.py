@@ -1,4 +1,7 @@
-"""Where benchmark results go: JSON with the environment and the code version beside the figures."""
+"""Where benchmark results go: JSON with the environment and the code version beside the figures.
+
+In a copy without its history, ``$CYCLEWISE_COMMIT`` says which commit it is of.
+"""
 
 import json
 import os
@@ -20,18 +23,22 @@ def record(name: str, result: Any) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, processor, threads, date, and the commit with whether the tree was changed after it."""
+    """Return versions, processor, GPU, threads, date, and the commit with whether the tree was changed after it."""
     import torch
+
+    import cyclewise
 
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short", "HEAD"),
+        "commit": _git("rev-parse", "--short", "HEAD") or os.environ.get("CYCLEWISE_COMMIT", ""),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "../src")),
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        **{package: version(package) for package in ("cyclewise", "torch", "numpy")},
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+        "cyclewise": cyclewise.__version__,
+        **{package: version(package) for package in ("torch", "numpy")},
     }
 
 

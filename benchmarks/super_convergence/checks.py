@@ -16,10 +16,10 @@ import torch
 import cyclewise as cw
 from benchmarks.recording import record
 from benchmarks.super_convergence.run import EPOCHS, GRID_SEEDS, RANGE_TEST_SEEDS, one_cycle
-from benchmarks.super_convergence.task import BATCH_SIZE, LARGER, make_learner, setting
+from benchmarks.super_convergence.task import LARGER, batch_size, make_learner, setting
 
 SEEDS = range(900, 908)
-STEPS_PER_EPOCH = LARGER // BATCH_SIZE
+STEPS_PER_EPOCH = LARGER // batch_size(LARGER)
 CYCLED = {"base_momentum": 0.85, "max_momentum": 0.95}
 FORMS: dict[str, dict[str, Any]] = {
     "cosine": {},

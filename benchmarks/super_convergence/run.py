@@ -21,7 +21,7 @@ import torch
 
 import cyclewise as cw
 from benchmarks.recording import record
-from benchmarks.super_convergence.task import BATCH_SIZE, NUM_TRAIN, make_learner, setting
+from benchmarks.super_convergence.task import NUM_TRAIN, batch_size, make_learner, setting
 from cyclewise.comparison.statistics import mean_and_error
 
 # Ten: with the correction for seven policies eight seeds could not give a verdict, whatever they say.
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    steps_per_epoch = -(-arguments.images // BATCH_SIZE)
+    steps_per_epoch = -(-arguments.images // batch_size(arguments.images))
     make = partial(make_learner, num_train=arguments.images)
     kept_as = "super_convergence" if arguments.images == NUM_TRAIN else f"super_convergence_{arguments.images}"
     common: dict[str, Any] = {

@@ -48,6 +48,41 @@ def test_it_finds_and_trains(precision):
     assert {parameter.device.type for parameter in learn.model.parameters()} == {"cuda"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+@pytest.mark.parametrize("options", [{}, {"mode": "reduce-overhead"}])
+def test_a_compiled_learner_finds_trains_and_resumes(tmp_path, options):
+    def make():
+        return make_learner(compile=options or True, mixed_precision="bf16")
+
+    learn = make()
+    found = learn.lr_find(num_steps=100)
+    learn.fit_one_cycle(10, max_lr=found.max_lr or 0.01, callbacks=[cw.Checkpoint(tmp_path)])
+    scores = learn.evaluate()
+    assert scores["accuracy"] > 0.8
+    later = make()
+    assert later.resume(tmp_path) == 80
+    assert later.evaluate() == pytest.approx(scores)
+
+
+def test_a_start_is_searched_on_the_device():
+    pytest.importorskip("nevergrad")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2)).cuda()
+    with torch.no_grad():
+        model[0].weight *= 50.0
+    inputs, targets = (tensor.cuda() for tensor in arrays())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def objective(candidate):
+        return nn.functional.cross_entropy(candidate(inputs), targets).item()
+
+    search = cw.search_start(cw.LayerGains(model), objective, budget=40, progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert search.best_loss < objective(model)
+    search.apply_to(model)
+    assert objective(model) == search.best_loss
+
+
 def test_the_range_test_leaves_no_trace():
     learn = make_learner(mixed_precision="fp16")
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}

@@ -12,8 +12,9 @@ from cyclewise._validation import describe, fraction, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.stepping import check_loader
 
-# Gathering many small batches at once saves their overhead; few enough to stay in a processor's cache.
-_BYTES_AT_ONCE = 2**21
+# Gathering many small batches at once saves their overhead; few enough to stay in a processor's cache. An accelerator
+# has no use for the cache, and every gathering costs it a launch.
+_BYTES_AT_ONCE, _BYTES_AT_ONCE_ON_DEVICE = 2**21, 2**26
 _MOST_AT_ONCE = 64
 
 
@@ -148,6 +149,7 @@ class ArrayLoader:
         self.num_batches = 0
         self._arrays = (inputs, targets)
         self._num_samples = len(targets)
+        self._device = targets.device
         self._seed = seed
         self._rank, self._num_ranks, self._is_even = 0, 1, True
         self._resume_at: int | None = None
@@ -168,7 +170,8 @@ class ArrayLoader:
         return self._batches(first)
 
     def _batches(self, first: int) -> Iterator[tuple[Any, Any]]:
-        order = self._own_order()
+        # Where the arrays are, once a pass: each copy to an accelerator would make the loop wait for it.
+        order = self._own_order().to(self._device)
         batches_at_once = self._batches_at_once()
         for begin in range(first * self.batch_size, len(order), batches_at_once * self.batch_size):
             indices = order[begin : begin + batches_at_once * self.batch_size]
@@ -203,7 +206,8 @@ class ArrayLoader:
 
     def _batches_at_once(self) -> int:
         bytes_per_batch = self.batch_size * max(1, _bytes(self._arrays) // self._num_samples)
-        return max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // bytes_per_batch))
+        budget = _BYTES_AT_ONCE if self._device.type == "cpu" else _BYTES_AT_ONCE_ON_DEVICE
+        return max(1, min(_MOST_AT_ONCE, budget // bytes_per_batch))
 
     def _own_order(self) -> Tensor:
         order = self._order()

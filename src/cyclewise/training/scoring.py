@@ -120,7 +120,8 @@ def score(step: Step, model: nn.Module, metrics: Mapping[str, Any], loader: Any,
         ArgumentError: the loader is empty.
     """
     names = ["loss", *(name for name, metric in metrics.items() if not isinstance(metric, StreamingMetric))]
-    sums = dict.fromkeys(names, 0.0)
+    # Read after the last batch: each reading would make the loop wait for an accelerator.
+    values: dict[str, list[tuple[Any, int]]] = {name: [] for name in names}
     num_samples = 0
     outputs: list[Any] = []
 
@@ -139,12 +140,15 @@ def score(step: Step, model: nn.Module, metrics: Mapping[str, Any], loader: Any,
             targets = batch if isinstance(batch, Mapping) else batch[-1]
             size = count_samples(targets)
             num_samples += size
-            sums["loss"] += float(loss) * size
+            values["loss"].append((loss, size))
             for name in names[1:]:
-                sums[name] += _number(name, _noted(name, metrics[name], outputs[0], targets)) * size
+                value = _noted(name, metrics[name], outputs[0], targets)
+                is_away = isinstance(value, Tensor) and value.ndim == 0 and value.device.type != "cpu"
+                values[name].append((value if is_away else _number(name, value), size))
             for name, metric in streaming.items():
                 _noted(name, metric.update, outputs[0], targets)
-    *totals, total_samples = runtime.sum([*sums.values(), float(num_samples)])
+    sums = [sum(float(value) * size for value, size in values[name]) for name in names]
+    *totals, total_samples = runtime.sum([*sums, float(num_samples)])
     if not total_samples:
         raise ArgumentError(
             "valid_loader must yield at least one batch, got an empty one; "
