@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint types unit test-slow test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles bench-start docs clean
+.PHONY: help demo test check lint types unit test-slow test-browser release-check docs-site bench bench-training bench-lr bench-lr-test bench-diagnosis bench-cycles bench-gpu bench-start docs clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -58,6 +58,7 @@ docs: $(VENV)/.dev ## make the gallery and all pictures of the documentation ane
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python -m docs.range_test
 	$(BIN)/python -m docs.super_convergence
+	$(BIN)/python -m docs.on_a_gpu
 	$(BIN)/python -m docs.experiments
 	$(BIN)/python -m docs.starting_points
 	$(BIN)/python -m docs.test_functions
@@ -86,6 +87,11 @@ bench-lr-test: $(VENV)/.dev ## the same on the test tasks; every look is written
 
 bench-diagnosis: $(VENV)/.dev ## findings on planted troubles and healthy runs, development half
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.run development
+
+bench-gpu: ## Fashion-MNIST in seconds, what a step costs, the whole set; ten minutes on a GPU, by the Python that sees it
+	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu.fashion judge --widths 32 --patches 0 --epochs 8 10
+	PYTHONPATH=src $(PYTHON) -m benchmarks.gpu.steps
+	PYTHONPATH=src $(PYTHON) -m benchmarks.super_convergence.run --images 60000 --seeds 8 --equal-seeds 9 --workers 4
 
 bench-start: $(VENV)/.dev ## found starts against random ones; half an hour on one core
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.start_search.batched
