@@ -37,7 +37,10 @@ def table(tasks: str) -> str:
 def refusals() -> str:
     """Return the table of refusals."""
     result = result_of("lr_refusals")
-    labels = {"labels": "class labels shuffled", "noise": "quantities replaced by noise", "good": "good tasks"}
+    labels = {
+        "labels": "class labels shuffled", "noise": "quantities replaced by noise",
+        "loud": "loss that is noise for the most part", "good": "good tasks",
+    }  # fmt: skip
     rows = [f"| {label} | {part['refused']} of {part['n']} | {100 * part['refused'] / part['n']:.1f} % "
             f"({part['bounds_percent'][0]:.1f} – {part['bounds_percent'][1]:.1f}) |"
             for label, part in ((label, result[kind]) for kind, label in labels.items())]  # fmt: skip

@@ -56,6 +56,10 @@ class Oracle:
         """Return the share of the achievable improvement that `rate` loses; 1 where it is None or diverges."""
         return 1.0 if rate is None else float(self._regret_at(rate, range(len(self.start))))
 
+    def gain(self) -> float:
+        """Return how far the best rate lowers the validation loss, in the loss's own unit."""
+        return float(np.mean(self.start) - self._curve(range(len(self.start))).min())
+
     def noise_floor(self) -> float:
         """Return the mean regret of the best rate of one half of the seeds, judged on the other half."""
         half = len(self.start) // 2

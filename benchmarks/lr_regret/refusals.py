@@ -3,8 +3,10 @@
     python -m benchmarks.lr_regret.refusals [--seeds 7]
 
 Hopeless: the class tasks of the development list with their training labels drawn anew, in the shares that the classes
-have (so that there is something to learn about the shares), and tasks whose targets are noise of mean zero. Good: the
-development tasks as they are. Seeds are none of those that the rule was fitted on.
+have (so that there is something to learn about the shares); those with a quantity per sample as target, with noise of
+mean zero instead; and all of them with a loss that is noise for the most part: a normal number is added to each
+evaluation, three times as large as all that training can gain. Good: the development tasks as they are. Seeds are none
+of those that the rule was fitted on.
 """
 
 import argparse
@@ -17,10 +19,14 @@ import torch
 
 import cyclewise as cw
 from benchmarks.lr_regret.data import Split
+from benchmarks.lr_regret.oracle import load
 from benchmarks.lr_regret.tasks import DEVELOPMENT, Task, draw
 from benchmarks.recording import record
+from cyclewise.stepping import LossFunction
 
 _FIRST_SEED = 40
+_TIMES_THE_GAIN = 3.0
+_FEWEST_CASES = 150
 
 
 def unrelated(split: Split, seed: int) -> Split:
@@ -40,6 +46,18 @@ def hopeless(task: Task, seed: int) -> Task:
     return replace(task, split=lambda: unrelated(task.split(), seed))
 
 
+def has_quantities(task: Task) -> bool:
+    """Return whether the targets are one number per sample."""
+    targets = task.split()[1]
+    return targets.is_floating_point() and targets.numel() == len(targets)
+
+
+def with_noise(loss_fn: LossFunction, spread: float, seed: int) -> LossFunction:
+    """Return a loss to whose every value a normal number is added."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda outputs, targets: loss_fn(outputs, targets) + spread * torch.randn((), generator=generator)
+
+
 def has_classes(task: Task) -> bool:
     """Return whether the targets are one label per sample."""
     targets = task.split()[1]
@@ -50,12 +68,15 @@ def ask(job: tuple[str, int, int]) -> dict[str, Any]:
     """Return what `lr_find` said of one case."""
     torch.set_num_threads(1)
     kind, index, seed = job
-    task = DEVELOPMENT[index] if kind == "good" else hopeless(DEVELOPMENT[index], seed)
+    task = DEVELOPMENT[index] if kind in ("good", "loud") else hopeless(DEVELOPMENT[index], seed)
     trial = draw(task, seed)
-    result = cw.lr_find(trial.model, trial.optimizer, trial.loss_fn, trial.train_loader, seed=seed)
+    loss_fn = trial.loss_fn
+    if kind == "loud":
+        loss_fn = with_noise(loss_fn, _TIMES_THE_GAIN * load(task.name).gain(), 1000 * index + seed)
+    result = cw.lr_find(trial.model, trial.optimizer, loss_fn, trial.train_loader, seed=seed)
     refusal = None if result.refusal is None else result.refusal.name
     return {"kind": kind, "task": task.name, "seed": seed, "refusal": refusal, "improvement": result.improvement,
-            "link": result.link}  # fmt: skip
+            "link": result.link, "max_lr": result.max_lr}  # fmt: skip
 
 
 def bounds(count: int, n: int) -> tuple[float, float]:
@@ -74,15 +95,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     seeds = range(_FIRST_SEED, _FIRST_SEED + arguments.seeds)
-    raw = ("diabetes", "likelihood", "made-raw")
     jobs = [("good", i, seed) for i in range(len(DEVELOPMENT)) for seed in seeds]
     jobs += [("labels", i, seed) for i, task in enumerate(DEVELOPMENT) if has_classes(task) for seed in seeds]
-    jobs += [("noise", i, seed) for i, task in enumerate(DEVELOPMENT)
-             if task.name.startswith("mlp-") and any(name in task.name for name in raw) for seed in seeds]  # fmt: skip
+    quantities = [i for i, task in enumerate(DEVELOPMENT) if has_quantities(task)]
+    more_seeds = range(_FIRST_SEED, _FIRST_SEED + max(len(seeds), -(-_FEWEST_CASES // len(quantities))))
+    jobs += [("noise", i, seed) for i in quantities for seed in more_seeds]
+    jobs += [("loud", i, seed) for i in range(len(DEVELOPMENT)) for seed in seeds]
     with get_context("spawn").Pool(arguments.workers) as pool:
         answers = pool.map(partial(ask), jobs, chunksize=1)
     result: dict[str, Any] = {"answers": answers}
-    for kind in ("good", "labels", "noise"):
+    for kind in ("good", "labels", "noise", "loud"):
         own = [answer for answer in answers if answer["kind"] == kind]
         refused = sum(answer["refusal"] is not None for answer in own)
         low, high = bounds(refused, len(own))

@@ -13,6 +13,9 @@ _FEWEST_DEVIATIONS = 2.5
 _SOME_DEVIATIONS = 1.0
 # Where the data themselves link targets to inputs, a held-out loss that is lower at all is enough.
 _HINT = 0.5
+# A curve whose noise is the evaluations' own by this share or more, and not that between batches, has no fall behind it
+# that a closer look would find.
+_NOISE_SHARE = 0.5
 # Class shares can be learned without the inputs, and are no use. The mean of a quantity may be far away, and getting
 # there is worth a rate (raw targets, ratings): then it is enough that the held-out loss falls to less than half.
 _FAR = 0.5
@@ -68,14 +71,36 @@ def link(seen: Sweeps) -> float | None:
     """
     links = _links(seen)
     # Up to the lowest point: beyond, a few wrecked losses would drown the rest.
-    before = len(seen.gaps)
-    curve = seen.curves[-1].usable() if seen.curves else None
-    if curve is not None and len(curve.lr) >= suggest.FEWEST_POINTS:
-        before = suggest.read(curve.lr, curve.loss).lowest + 1
+    reading = _last_reading(seen)
+    before = len(seen.gaps) if reading is None else reading.lowest + 1
     on_training = suggest.deviations(seen.gaps[:before])
     if on_training is not None:
         links.append(on_training)
     return max(links) if links else None
+
+
+def is_unclear(seen: Sweeps) -> bool:
+    """Return whether the last sweep shows no fall beyond its noise, so that its noise has to be looked into."""
+    reading = _last_reading(seen)
+    return seen.refusal is None and reading is not None and not reading.falls
+
+
+def is_noisy(seen: Sweeps) -> bool:
+    """Return whether what hides the fall of the last sweep is that its losses would not repeat themselves.
+
+    The rates that are then read scatter over three decades and more (benchmarks/lr_regret/refusals.py).
+    """
+    reading = _last_reading(seen)
+    if seen.evaluation_noise is None or reading is None or reading.falls:
+        return False
+    return seen.evaluation_noise > 0.0 and seen.evaluation_noise >= _NOISE_SHARE * reading.noise
+
+
+def _last_reading(seen: Sweeps) -> suggest.Reading | None:
+    curve = seen.curves[-1].usable() if seen.curves else None
+    if curve is None or len(curve.lr) < suggest.FEWEST_POINTS:
+        return None
+    return suggest.read(curve.lr, curve.loss)
 
 
 def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refusal | None:
@@ -91,6 +116,8 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     last = seen.curves[-1].usable()
     if len(last.lr) < suggest.FEWEST_POINTS:
         return Refusal.TOO_FEW_STEPS
+    if is_noisy(seen):
+        return Refusal.NOISY
     curves = [curve.usable() for curve in seen.curves]
     readings = [suggest.read(curve.lr, curve.loss) for curve in curves if len(curve.lr) >= suggest.FEWEST_POINTS]
     gain, clearest = improvement(seen), link(seen)

@@ -13,7 +13,7 @@ from cyclewise._validation import describe, instance, one_of, positive, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test import suggest
-from cyclewise.range_test.doubt import improvement, link, refuse
+from cyclewise.range_test.doubt import improvement, is_unclear, link, refuse
 from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
@@ -195,6 +195,8 @@ def _find(
         trial = Trial(model, optimizer, update, evaluate, step, snapshot, int(seed))
         trial.load(train_loader, valid_loader, max(shares(int(num_steps))))
         seen = run_sweeps(trial, limits, int(num_steps), bar)
+        if is_unclear(seen):
+            seen.evaluation_noise = trial.evaluation_noise()
         ratios, memory = trial.ratios, trial.memory()
     settings["batch_size"] = trial.batch_size()
     return _conclude(seen, limits, ratios, memory, trial, tuple(settings.items()))

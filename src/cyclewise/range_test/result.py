@@ -47,6 +47,7 @@ class Refusal(Enum):
     UNRELATED = "nothing was learned that links the targets to the inputs"
     TOO_FEW_STEPS = "the sweep ended after too few steps to read a curve"
     STILL_FALLING = "the loss was still falling at the highest rate"
+    NOISY = "the loss of one and the same batch varies more than any rate lowered it"
 
     @property
     def remedy(self) -> str:
@@ -70,6 +71,10 @@ _REMEDIES = {
     ),
     Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps",
     Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",
+    Refusal.NOISY: (
+        "average each step's loss over more samples or draws: larger batches, accumulation_steps=16, "
+        "or a loss that draws more often"
+    ),
 }
 
 

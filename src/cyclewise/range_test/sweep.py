@@ -66,6 +66,8 @@ class Sweeps:
         gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
             samples less the loss with the true ones.
         has_classes: whether the targets are whole numbers.
+        evaluation_noise: standard deviation of a step's loss about itself, its batches being scored again with nothing
+            changed; None where it was not asked.
     """
 
     curves: list[Curve] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Sweeps:
     looks: list[HeldOut] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     has_classes: bool = False
+    evaluation_noise: float | None = None
 
 
 def shares(num_steps: int) -> tuple[int, int, int]:

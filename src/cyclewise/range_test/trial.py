@@ -1,6 +1,7 @@
 """The thing under test: update it at a rate, score it on what it does not train on, put it back to its start."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _FEWEST_KEPT = 16
 _NUM_HELD_OUT = 6
 # Exchanges of targets over all held-out batches: of fewer, chance alone can stand five of its own deviations apart.
 _NUM_EXCHANGES = 24
+# Scores over all held-out batches that say how well a loss repeats itself: of fewer, chance alone can halve the answer.
+_NUM_REPEATED = 24
 # A tensor's size and movement are estimated from at most this many of its elements.
 _NUM_SAMPLED = 1000
 
@@ -178,6 +181,23 @@ class Trial:
             return HeldOut(tuple(losses), None)
         gap, spread = mean_over_ranks([sum(gaps), sum(spreads)], self._device)
         return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
+
+    def evaluation_noise(self) -> float | None:
+        """Return the standard deviation that a step's loss has by itself: when the same batches are scored again.
+
+        Measured on the held-out batches at the start; None where there are none. The random numbers go on from one
+        score to the next: a loss that draws some (a sampled ELBO, random time steps) varies, one that does not is the
+        same to the last bit.
+        """
+        if not self.held_out or self._evaluate is None:
+            return None
+        self.reset()
+        repeats = 1 + -(-_NUM_REPEATED // len(self.held_out))
+        with scoring(self.model):
+            scores = [[self._evaluate(batch) for _ in range(repeats)] for batch in self.held_out]
+        self.num_evaluations += repeats * len(self.held_out)
+        square = sum(statistics.variance(own) for own in scores) / (len(scores) * self._per_step)
+        return math.sqrt(mean_over_ranks([square], self._device)[0])
 
     def unit_rate(self, rate: float) -> float:
         """Make one update at `rate` and return the rate whose update would move the parameters by their own size.
