@@ -70,8 +70,8 @@ def test_the_reason_is_told_with_the_way_out():
 def test_the_way_out_leads_out():
     model, optimizer, loader = make_task()
     plain = cw.lr_find(model, optimizer, F.cross_entropy, loader)
-    assert cw.lr_find(model, optimizer, noisy(1.0), loader).refusal is Refusal.NOISY
-    result = cw.lr_find(model, optimizer, noisy(1.0), loader, accumulation_steps=64)
+    assert cw.lr_find(model, optimizer, noisy(1.5), loader).refusal is Refusal.NOISY
+    result = cw.lr_find(model, optimizer, noisy(1.5), loader, accumulation_steps=144)
     assert plain.interval[0] < result.max_lr < plain.interval[1]
 
 
