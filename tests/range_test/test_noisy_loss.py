@@ -1,5 +1,7 @@
 """A loss that does not repeat itself: refused where that is what hides the fall, and only there."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -81,6 +83,13 @@ def test_only_in_doubt_is_the_loss_evaluated_again():
     doubtful = cw.lr_find(model, optimizer, noisy(20.0), loader)
     assert doubtful.num_evaluations >= clear.num_evaluations + 24
     assert doubtful.num_steps <= 100
+
+
+def test_held_out_losses_that_are_not_finite_say_nothing():
+    model, optimizer, loader = make_task()
+    inputs, targets = next(iter(loader))
+    result = cw.lr_find(model, optimizer, noisy(20.0), loader, valid_loader=[(inputs * math.nan, targets)] * 2)
+    assert result.refusal not in (None, Refusal.NOISY)
 
 
 def test_dropout_is_no_noise_of_the_loss():

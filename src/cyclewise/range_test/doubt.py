@@ -88,7 +88,7 @@ def is_unclear(seen: Sweeps) -> bool:
 def is_noisy(seen: Sweeps) -> bool:
     """Return whether what hides the fall of the last sweep is that its losses would not repeat themselves.
 
-    The rates that are then read scatter over three decades and more (benchmarks/lr_regret/refusals.py).
+    The rates that would then be read scatter over three decades and more (docs/range-test.md).
     """
     reading = _last_reading(seen)
     if seen.evaluation_noise is None or reading is None or reading.falls:

@@ -1,13 +1,13 @@
 """The thing under test: update it at a rate, score it on what it does not train on, put it back to its start."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -194,10 +194,10 @@ class Trial:
         self.reset()
         repeats = 1 + -(-_NUM_REPEATED // len(self.held_out))
         with scoring(self.model):
-            scores = [[self._evaluate(batch) for _ in range(repeats)] for batch in self.held_out]
+            scores = np.array([[self._evaluate(batch) for _ in range(repeats)] for batch in self.held_out])
         self.num_evaluations += repeats * len(self.held_out)
-        square = sum(statistics.variance(own) for own in scores) / (len(scores) * self._per_step)
-        return math.sqrt(mean_over_ranks([square], self._device)[0])
+        square = float(scores.var(1, ddof=1).mean()) if np.isfinite(scores).all() else math.nan
+        return math.sqrt(mean_over_ranks([square / self._per_step], self._device)[0])
 
     def unit_rate(self, rate: float) -> float:
         """Make one update at `rate` and return the rate whose update would move the parameters by their own size.
