@@ -14,7 +14,9 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 def four_rates_are_too_low_good_high_and_far_too_high():
     low, good, high, highest = (descent.losses(rate) for rate in descent.RATES.values())
     assert good[-1] < 0.2 < 1.0 < low[-1] < low[0]
-    assert good[-1] < high[-1] < high[0] < highest[-1]
+    # Where the high rate ends is chance; that it stays above half is not.
+    assert good[-1] < 0.5 < min(high)
+    assert high[0] < highest[-1]
     assert all(np.diff(low) < 0)
     # The page says that the high rate never gets below the good one.
     assert all(np.array(high[1:]) > np.array(good[1:]))
