@@ -85,6 +85,17 @@ def test_only_in_doubt_is_the_loss_evaluated_again():
     assert doubtful.num_steps <= 100
 
 
+def test_of_a_loss_that_repeats_itself_two_scores_are_enough():
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(640, 10), torch.randint(4, (640,))
+    loader = list(zip(inputs.split(32), labels.split(32), strict=True))
+    model = nn.Linear(10, 4)
+    result = cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, loader)
+    assert result.refusal in (Refusal.NO_IMPROVEMENT, Refusal.UNRELATED)
+    looks = 1 + 2 + 3  # before training, and in the last two sweeps
+    assert result.num_evaluations <= 5 * looks + 2
+
+
 def test_held_out_losses_that_are_not_finite_say_nothing():
     model, optimizer, loader = make_task()
     inputs, targets = next(iter(loader))
