@@ -97,10 +97,7 @@ def is_noisy(seen: Sweeps) -> bool:
 
 
 def _last_reading(seen: Sweeps) -> suggest.Reading | None:
-    curve = seen.curves[-1].usable() if seen.curves else None
-    if curve is None or len(curve.lr) < suggest.FEWEST_POINTS:
-        return None
-    return suggest.read(curve.lr, curve.loss)
+    return seen.curves[-1].read() if seen.curves else None
 
 
 def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refusal | None:
@@ -113,21 +110,20 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     """
     if seen.refusal is not None:
         return seen.refusal
-    last = seen.curves[-1].usable()
-    if len(last.lr) < suggest.FEWEST_POINTS:
+    last = _last_reading(seen)
+    if last is None:
         return Refusal.TOO_FEW_STEPS
     if is_noisy(seen):
         return Refusal.NOISY
-    curves = [curve.usable() for curve in seen.curves]
-    readings = [suggest.read(curve.lr, curve.loss) for curve in curves if len(curve.lr) >= suggest.FEWEST_POINTS]
+    readings = [reading for reading in (curve.read() for curve in seen.curves) if reading is not None]
     gain, clearest = improvement(seen), link(seen)
     # One fall in three sweeps can be chance; what is held out then has to agree a little.
-    falls = readings[-1].falls or (any(r.falls for r in readings) and (gain is None or gain >= _SOME_DEVIATIONS))
+    falls = last.falls or (any(r.falls for r in readings) and (gain is None or gain >= _SOME_DEVIATIONS))
     is_lower = falls or (gain is not None and gain >= _FEWEST_DEVIATIONS)
     is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
     if not is_lower and not _is_promising(seen, gain, clearest, is_related):
         return Refusal.NO_IMPROVEMENT
-    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and readings[-1].lowest >= len(last.lr) - 2:
+    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and last.lowest >= len(last.smooth) - 2:
         return Refusal.STILL_FALLING
     if clearest is not None and not is_linked and not is_related and (seen.has_classes or fall(seen) < _FAR):
         return Refusal.UNRELATED

@@ -119,6 +119,11 @@ class Curve:
         end = len(finite) if finite.all() else int(np.argmin(finite))
         return Curve(self.lr[:end], self.loss[:end])
 
+    def read(self) -> suggest.Reading | None:
+        """Return what the usable part says; None where it is too short to be read."""
+        usable = self.usable()
+        return suggest.read(usable.lr, usable.loss) if len(usable.lr) >= suggest.FEWEST_POINTS else None
+
 
 @dataclass(frozen=True)
 class RangeTest:

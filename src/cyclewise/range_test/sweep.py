@@ -218,18 +218,13 @@ def _run(
     return True
 
 
-def _read(curve: Curve) -> suggest.Reading | None:
-    usable = curve.usable()
-    return suggest.read(usable.lr, usable.loss) if len(usable.lr) >= suggest.FEWEST_POINTS else None
-
-
 def _fall(curve: Curve) -> float:
-    reading = _read(curve)
+    reading = curve.read()
     return 0.0 if reading is None else reading.start - float(reading.smooth[reading.lowest])
 
 
 def _floor(curve: Curve) -> tuple[float, float]:
-    reading = _read(curve)
+    reading = curve.read()
     if reading is None:
         return float(curve.lr[0]), float(curve.lr[0])
     if not reading.falls:
