@@ -79,7 +79,7 @@ bench-training: $(VENV)/.dev ## the loop beside a hand-written one, a hundred ki
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/snapshot_ensemble.py
 
 bench-lr: $(VENV)/.dev ## regret, interval and refusals of lr_find on the development tasks
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.regret development --num-steps 100 50 300
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.regret development --num-steps 100 50 300 --with-length
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lr_regret.refusals
 
 bench-lr-test: $(VENV)/.dev ## the same on the test tasks; every look is written down

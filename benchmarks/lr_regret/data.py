@@ -11,7 +11,7 @@ from torch import Tensor
 
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
 # One file of the standard library to develop on, another to test on.
-_TEXTS = {"argparse": "argparse.py", "decimal": "_pydecimal.py"}
+_TEXTS = {"argparse": "argparse.py", "decimal": "_pydecimal.py", "inspect": "inspect.py"}
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor]  # train inputs, train targets, validation inputs, validation targets
 
@@ -113,6 +113,13 @@ def reversal(length: int, alphabet: int, *, seed: int, num_samples: int = 2000) 
     generator = torch.Generator().manual_seed(seed)
     symbols = torch.randint(alphabet, (num_samples, length), generator=generator)
     return split(symbols, symbols.flip(1))
+
+
+def sorting(length: int, alphabet: int, *, seed: int, num_samples: int = 2000) -> Split:
+    """Return sequences of symbols and the same in rising order, shape [N, length]."""
+    generator = torch.Generator().manual_seed(seed)
+    symbols = torch.randint(alphabet, (num_samples, length), generator=generator)
+    return split(symbols, symbols.sort(1).values)
 
 
 def noisy_labels(data: Split, share: float, *, num_classes: int, seed: int) -> Split:

@@ -181,7 +181,7 @@ plain = SGD
 cross_entropy = functional.cross_entropy
 mse = functional.mse_loss
 
-_argparse, _decimal = partial(data.text, "argparse"), partial(data.text, "decimal")
+_argparse, _decimal, _inspect = (partial(data.text, name) for name in ("argparse", "decimal", "inspect"))
 
 DEVELOPMENT: tuple[Task, ...] = (
     Task("cnn-digits-sgdm", partial(models.cnn, 8, (16, 32), norm=False), partial(heavy, weight_decay=5e-4),
@@ -323,6 +323,27 @@ DEVELOPMENT: tuple[Task, ...] = (
          lambda: raw(data.clusters(240, 10, 4, distance=4.0, seed=62)), 16, 250, "small table, raw features"),
     Task("mlp-clusters-raw-sgdm", partial(models.mlp, 8, 32, 2, activation=nn.Tanh), heavy, cross_entropy,
          lambda: raw(data.clusters(300, 8, 2, distance=3.0, seed=63)), 32, 200, "small table, raw features"),
+    Task("transformer-sorting-sgdm", partial(models.Transformer, 8, 8, causal=False, norm_first=True), heavy,
+         per_symbol, partial(data.sorting, 8, 8, seed=71), 32, 400, "transformer"),
+    Task("transformer-sorting-post-sgdm", partial(models.Transformer, 10, 10, causal=False, norm_first=False), heavy,
+         per_symbol, partial(data.sorting, 10, 10, seed=72), 64, 250, "transformer, post-norm"),
+    Task("transformer-inspect-sgdm",
+         lambda: models.Transformer(_inspect()[1], 32, causal=True, norm_first=True), heavy, per_symbol,
+         lambda: _inspect()[0], 32, 300, "transformer"),
+    Task("finetune-digits-few-sgdm",
+         pretrained(partial(models.cnn, 8, (16, 32), norm=False), lambda: classes(data.digits(), range(5)),
+                    num_steps=200, fresh_head=True),
+         heavy, cross_entropy, lambda: few(classes(data.digits(), range(5, 10)), 200), 16, 150,
+         "fine-tuning, few samples"),
+    Task("finetune-fashion-few-adamw",
+         pretrained(partial(models.cnn, 14, (12, 24), norm=True), data.fashion, num_steps=200),
+         AdamW, cross_entropy, lambda: few(shifted(data.fashion(), 1), 400), 32, 200, "fine-tuning, few samples"),
+    Task("cnn-digits-few-adam", partial(models.cnn, 8, (16, 32), norm=True), Adam, cross_entropy,
+         lambda: few(data.digits(), 300), 32, 200, "few samples"),
+    Task("mlp-overlap-adam", partial(models.mlp, 12, 32, 3), Adam, cross_entropy,
+         partial(data.clusters, 320, 12, 3, distance=2.5, seed=73), 16, 400, "small table, classes overlap"),
+    Task("mlp-overlap-sgd", partial(models.mlp, 16, 48, 2), plain, cross_entropy,
+         partial(data.clusters, 240, 16, 2, distance=2.5, seed=74), 16, 300, "small table, classes overlap"),
 )  # fmt: skip
 
 TEST: tuple[Task, ...] = (
@@ -373,6 +394,11 @@ TEST: tuple[Task, ...] = (
     Task("likelihood-made-sgdm", partial(models.mlp, 10, 32, 2, activation=nn.Tanh), heavy, gaussian_likelihood,
          partial(data.regression, 10, noise=0.1, seed=27), 32, 400, "loss below zero"),
 )  # fmt: skip
+
+
+def few(split: data.Split, count: int) -> data.Split:
+    """Return the split with its first so many training samples."""
+    return split[0][:count], split[1][:count], split[2], split[3]
 
 
 def flat(split: data.Split) -> data.Split:

@@ -70,7 +70,7 @@ def test_the_reason_is_told_with_the_way_out():
 
 
 def test_the_way_out_leads_out():
-    model, optimizer, loader = make_task()
+    model, optimizer, loader = make_task(num_samples=640)
     plain = cw.lr_find(model, optimizer, F.cross_entropy, loader)
     assert cw.lr_find(model, optimizer, noisy(1.5), loader).refusal is Refusal.NOISY
     result = cw.lr_find(model, optimizer, noisy(1.5), loader, accumulation_steps=144)

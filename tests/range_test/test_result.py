@@ -44,7 +44,7 @@ def test_foreign_json_is_refused():
     with pytest.raises(ArgumentError) as caught:
         RangeTest.from_dict({"record": "History"})
     assert str(caught.value) == (
-        "values must describe a RangeTest of version 3, got record='History', version=None; "
+        "values must describe a RangeTest of version 4, got record='History', version=None; "
         "pass what to_dict() returned"
     )
 

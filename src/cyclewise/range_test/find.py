@@ -1,6 +1,7 @@
 """The learning-rate range test: find the peak rate for one-cycle, or say why there is none, and leave no trace."""
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
@@ -64,7 +65,8 @@ def lr_find(
             curves are read from the loss of its first batch before each update, not the training loss: slower, but free
             of the noise between batches.
         num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
-        total_steps: length in steps of the run that the rate is for; recorded, and not yet used by the suggestion.
+        total_steps: length in steps of the run that the rate is for. Of up to 500 training samples it says how high a
+            rate may be before they are learned by heart (None: 250 steps); otherwise it is recorded and not used.
         start_lr: lowest rate to try, of the fastest group; None: 1e-5 of the rate whose first update would move
             the parameters by their own size.
         end_lr: highest rate to try; None: 30 times the rate whose first update would move them by their own size.
@@ -197,9 +199,8 @@ def _find(
         seen = run_sweeps(trial, limits, int(num_steps), bar)
         if is_unclear(seen):
             seen.evaluation_noise = trial.evaluation_noise()
-        ratios, memory = trial.ratios, trial.memory()
     settings["batch_size"] = trial.batch_size()
-    return _conclude(seen, limits, ratios, memory, trial, tuple(settings.items()))
+    return _conclude(seen, limits, trial, tuple(settings.items()))
 
 
 def _check_numbers(
@@ -296,9 +297,7 @@ def _functions(
     return lambda batches: _number("train_step", train_step(batches[0])), evaluate
 
 
-def _conclude(
-    seen: Sweeps, limits: Range, ratios: Sequence[float], memory: float, trial: Trial, settings: Any
-) -> RangeTest:
+def _conclude(seen: Sweeps, limits: Range, trial: Trial, settings: Any) -> RangeTest:
     is_bounded = limits.end_lr is not None
     refusal, related = refuse(seen, is_bounded=is_bounded), None
     if refusal in (Refusal.NO_IMPROVEMENT, Refusal.UNRELATED):
@@ -306,10 +305,20 @@ def _conclude(
         refusal = refuse(seen, is_bounded=is_bounded, is_related=bool(related))
     max_lr: float | None = None
     interval: tuple[float, float] | None = None
+    overfit_lr: float | None = None
     if refusal is None:
         curve = seen.curves[-1].usable()
         reading = suggest.read(curve.lr, curve.loss)
-        max_lr, interval = suggest.suggest(curve.lr, reading, memory=memory, num_samples=trial.num_samples)
+        highest = math.inf if seen.course is None else seen.course.highest_rate(dict(settings)["total_steps"])
+        max_lr, interval = suggest.suggest(
+            curve.lr,
+            reading,
+            memory=trial.memory(),
+            has_momentum=trial.has_momentum(),
+            num_samples=trial.num_samples,
+            highest=highest,
+        )
+        overfit_lr = highest if math.isfinite(highest) else None
     return RangeTest(
         curve=seen.curves[0] if seen.curves else Curve(np.zeros(0), np.zeros(0)),
         close_ups=tuple(seen.curves[1:]),
@@ -317,12 +326,13 @@ def _conclude(
         refusal=refusal,
         max_lr=max_lr,
         interval=interval,
-        max_lrs=None if max_lr is None else tuple(ratio * max_lr for ratio in ratios),
+        max_lrs=None if max_lr is None else tuple(ratio * max_lr for ratio in trial.ratios),
         num_steps=trial.num_updates,
         num_evaluations=trial.num_evaluations,
         improvement=improvement(seen),
         link=link(seen),
         related=related,
+        overfit_lr=overfit_lr,
         settings=settings,
     )
 

@@ -18,7 +18,7 @@ from cyclewise.range_test import suggest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_VERSION = 3
+_VERSION = 4
 # How the rate goes with the batch size.
 _POWERS = {"SGD": 1.0, **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop"), 0.5)}
 
@@ -146,6 +146,8 @@ class RangeTest:
             deviations; None where targets could not be exchanged.
         related: whether the data alone show that the targets have to do with the inputs; None where it was not asked,
             as the sweeps had shown it, or where the data cannot tell.
+        overfit_lr: the peak above which a run learns its few samples by heart and ends with a higher held-out loss, as
+            far as the last sweep showed it: `max_lr` is no higher; None where it did not.
         settings: the arguments that repeat the test.
 
     Example:
@@ -168,6 +170,7 @@ class RangeTest:
     improvement: float | None = None
     link: float | None = None
     related: bool | None = None
+    overfit_lr: float | None = None
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -275,6 +278,7 @@ class RangeTest:
             "improvement": _finite(self.improvement),
             "link": _finite(self.link),
             "related": self.related,
+            "overfit_lr": self.overfit_lr,
             "settings": dict(self.settings),
             "curve": self.curve.to_dict(),
             "close_ups": [curve.to_dict() for curve in self.close_ups],
@@ -301,6 +305,7 @@ class RangeTest:
             improvement=values["improvement"],
             link=values["link"],
             related=values["related"],
+            overfit_lr=values["overfit_lr"],
             settings=tuple(values["settings"].items()),
         )
 
@@ -311,6 +316,11 @@ class RangeTest:
             conclusion += f" What to do: {self.refusal.remedy}."
         elif self.related:
             conclusion += " The data link the targets to the inputs; what the sweeps learned hardly does."
+        if self.overfit_lr is not None and self.overfit_lr == self.max_lr:
+            conclusion += (
+                " A higher rate would have its few samples learned by heart: in the last sweep the held-out loss fell and "
+                "rose again."
+            )
         return Section(
             title="Learning-rate range test",
             conclusion=conclusion,

@@ -16,6 +16,7 @@ from cyclewise.progress import Bar
 from cyclewise.range_test import suggest
 from cyclewise.range_test.divergence import Divergence, HighStart
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
+from cyclewise.range_test.overfitting import Course
 from cyclewise.range_test.result import Curve, Refusal, StopReason
 from cyclewise.range_test.trial import HeldOut, Trial
 
@@ -65,6 +66,7 @@ class Sweeps:
         looks: the held-out losses on the way through the last sweep.
         gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
             samples less the loss with the true ones.
+        course: the held-out loss all along the last sweep; None where samples are many or none is held out.
         has_classes: whether the targets are whole numbers.
         evaluation_noise: standard deviation of a step's loss about itself, its batches being scored again with nothing
             changed; None where it was not asked.
@@ -77,6 +79,7 @@ class Sweeps:
     early_looks: list[HeldOut] = field(default_factory=list)
     looks: list[HeldOut] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    course: Course | None = None
     has_classes: bool = False
     evaluation_noise: float | None = None
 
@@ -145,7 +148,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         # What the others left over, too.
         rates = sweep_rates(low, high, num_steps - trial.num_updates, "exponential")
         start = HighStart(levels, fall) if beginning < most_beginnings else None
-        if _run(trial, rates, seen, bar, looks=seen.looks, look_at=_LOOKS, start=start):
+        seen.course = Course(len(rates)) if trial.held_out and trial.has_few_samples() else None
+        if _run(trial, rates, seen, bar, looks=seen.looks, look_at=_LOOKS, start=start, course=seen.course):
             break
         low, high = limits.clip(low * 10.0**_ANEW_LOW, low * 10.0**_ANEW_HIGH)
     seen.gaps = trial.gaps
@@ -182,6 +186,7 @@ def _run(
     look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
     start: HighStart | None = None,
+    course: Course | None = None,
 ) -> bool:
     # Whether the sweep counts: one that began too high does not.
     lrs: list[float] = []
@@ -195,6 +200,8 @@ def _run(
         loss = trial.train(rate)
         lrs.append(rate)
         losses.append(loss)
+        if course is not None:
+            course.update(rate, trial.score)
         if bar.is_shown:
             bar.advance(f"lr {rate:.2g}  loss {loss:.4g}")
         if start is not None and start.update(loss):
@@ -213,6 +220,8 @@ def _run(
         if watch.update(loss) or (ends_past_valley and suggest.is_past_valley(np.array(lrs), np.array(losses))):
             stop_reason = StopReason.DIVERGED
             break
+    if course is not None:
+        course.close(trial.score)
     seen.curves.append(Curve(np.array(lrs), np.array(losses)))
     seen.stop_reasons.append(stop_reason)
     return True

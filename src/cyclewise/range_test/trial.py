@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.relation import are_related
+from cyclewise.range_test.suggest import FEW_SAMPLES
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
 from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
@@ -131,7 +132,8 @@ class Trial:
         self._position = 0
         self._span = len(self._batches)
         if steps_per_pass is not None:
-            self._span = min(steps_per_pass, max(1, self._span // self._per_step)) * self._per_step
+            own = min(steps_per_pass, max(1, self._span // self._per_step))
+            self._span = least_over_ranks(own, self._device) * self._per_step
         self.gaps = []
         return -(-self._span // self._per_step)
 
@@ -184,6 +186,14 @@ class Trial:
         gap, spread = mean_over_ranks([sum(gaps), sum(spreads)], self._device)
         return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
 
+    def has_momentum(self) -> bool:
+        """Return whether the optimizer adds up gradients as they are (SGD with momentum), not divided by their size."""
+        return float(self._fastest_group().get("momentum", 0.0)) > 0.0
+
+    def score(self) -> list[float]:
+        """Return the loss of each held-out batch, the mean over the ranks."""
+        return mean_over_ranks(self._scores(self.held_out, 1)[:, 0].tolist(), self._device)
+
     def evaluation_noise(self) -> float | None:
         """Return the standard deviation that a step's loss has by itself: when the same batches are scored again.
 
@@ -235,12 +245,13 @@ class Trial:
 
     def memory(self) -> float:
         """Return over how many steps the optimizer averages gradients: 1 / (1 - momentum)."""
-        fastest = max(
-            zip(self.ratios, self.optimizer.param_groups, strict=True), key=lambda pair: pair[0], default=None
-        )
-        group = {} if fastest is None else fastest[1]
+        group = self._fastest_group()
         momentum = group.get("momentum", group["betas"][0] if "betas" in group else 0.0)
         return 1.0 / (1.0 - min(float(momentum), 0.99))
+
+    def has_few_samples(self) -> bool:
+        """Return whether there are so few training samples that a sweep learns them by heart."""
+        return self.num_samples is not None and self.num_samples <= FEW_SAMPLES
 
     def has_classes(self) -> bool:
         """Return whether the targets are whole numbers, as class labels are."""
@@ -283,6 +294,10 @@ class Trial:
         total = sum(math.nan if count is None else count for count in counts)
         total = float(sum_over_ranks(torch.tensor(total, device=self._device)))
         return int(total) if math.isfinite(total) else None
+
+    def _fastest_group(self) -> dict[str, Any]:
+        groups = zip(self.ratios, self.optimizer.param_groups, strict=True)
+        return max(groups, key=lambda pair: pair[0], default=(0.0, {}))[1]
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]

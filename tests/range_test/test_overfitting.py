@@ -1,0 +1,125 @@
+"""Few samples: a rate is no higher than that at which a run learns them by heart."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import cyclewise as cw
+from cyclewise.range_test.overfitting import Course
+
+
+def travel(losses, *, rates=None):
+    """A course of as many steps as there are looks, one loss per held-out batch or a list of them."""
+    course = Course(len(losses))
+    looks = iter(losses)
+    for rate in rates or [0.1] * len(losses):
+        course.update(rate, lambda: np.atleast_1d(next(looks)).tolist())
+    return course
+
+
+def test_the_way_to_the_bottom_of_the_valley_is_what_a_run_may_come():
+    # Lowest after 4 steps of 0.1; a run of 100 steps comes 50 times its peak, and may come 1.4 times as far.
+    course = travel([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+    assert course.highest_rate(100) == pytest.approx(1.4 * 0.4 / 50)
+    assert course.highest_rate(1000) == pytest.approx(course.highest_rate(100) / 10)
+    assert course.highest_rate(None) == course.highest_rate(250)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [],
+        [1.0],
+        [1.0, 0.5],
+        [1.0, 0.5, 0.4, 0.3],  # still falling
+        [1.0, 1.1, 1.2, 1.3],  # never fell
+        [math.nan, 0.5, 1.0],  # nothing to compare with
+        [[1.0, 1.0, 1.0], [0.5, 1.1, 1.3], [1.0, 1.0, 1.2]],  # a fall in one batch of three
+    ],
+)
+def test_where_no_valley_was_seen_no_rate_is_too_high(losses):
+    assert travel(losses).highest_rate(100) == math.inf
+
+
+@pytest.mark.parametrize("end", [math.inf, math.nan, 1e30])
+def test_a_loss_that_blows_up_has_risen(end):
+    assert travel([1.0, 0.2, end]).highest_rate(100) == pytest.approx(1.4 * 0.2 / 50)
+
+
+def test_thirteen_looks_from_the_first_step_to_the_last():
+    course = Course(52)
+    steps = []
+    for step in range(52):
+        course.update(1.0, lambda step=step: steps.append(step) or [1.0])
+    assert (len(steps), steps[0], steps[-1]) == (13, 0, 51)
+    assert course.way == [step + 1.0 for step in steps]
+
+
+def test_a_sweep_that_ends_early_is_looked_at_where_it_ends():
+    course = Course(52)
+    for _ in range(7):
+        course.update(1.0, lambda: [1.0])
+    course.close(lambda: [2.0])
+    assert (course.way[-1], course.losses[-1]) == (7.0, [2.0])
+    course.close(lambda: [3.0])
+    assert course.losses[-1] == [2.0]
+
+
+def overlapping(num_samples):
+    """Two classes that overlap: the better the training samples are known, the worse is what is held out."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (num_samples,), generator=generator)
+    inputs = torch.randn(num_samples, 20, generator=generator)
+    inputs[:, :4] += 1.2 * labels[:, None]
+    return inputs, labels
+
+
+def final_loss(rate, num_steps):
+    torch.manual_seed(1)
+    inputs, labels = overlapping(4000)
+    loader = DataLoader(TensorDataset(inputs[:200], labels[:200]), batch_size=20, shuffle=True)
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    scheduler = cw.PolicyLR(optimizer, cw.OneCycle(max_lr=rate, total_steps=num_steps, pct_start=0.25))
+    for _ in range(num_steps // len(loader)):
+        for batch, targets in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(batch), targets).backward()
+            optimizer.step()
+            scheduler.step()
+    with torch.no_grad():
+        return float(F.cross_entropy(model(inputs[200:]), labels[200:]))
+
+
+def find(num_samples, **options):
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(*overlapping(num_samples)), batch_size=20, shuffle=True)
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
+    return cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, loader, **options)
+
+
+def test_the_rate_is_that_of_a_run_that_does_not_learn_by_heart():
+    found = find(200, total_steps=300)
+    assert found.overfit_lr == found.max_lr
+    edge = find(200, total_steps=1)
+    assert edge.overfit_lr > edge.max_lr > 2 * found.max_lr
+    assert final_loss(found.max_lr, 300) < 0.45 < final_loss(edge.max_lr, 300)
+    assert "learned by heart" in found.section().conclusion
+    assert "learned by heart" not in edge.section().conclusion
+    assert cw.RangeTest.from_dict(found.to_dict()) == found
+
+
+def test_the_length_of_the_run_is_what_it_depends_on():
+    short, long, usual = (find(200, total_steps=steps) for steps in (250, 2500, None))
+    assert short.max_lr == pytest.approx(10 * long.max_lr)
+    assert usual.max_lr == short.max_lr
+
+
+def test_many_samples_are_not_looked_at_this_way():
+    assert find(600).overfit_lr is None
+    assert find(600).max_lr == find(600, total_steps=5000).max_lr
