@@ -318,8 +318,8 @@ class RangeTest:
             conclusion += " The data link the targets to the inputs; what the sweeps learned hardly does."
         if self.overfit_lr is not None and self.overfit_lr == self.max_lr:
             conclusion += (
-                " A higher rate would have its few samples learned by heart: in the last sweep the held-out loss fell and "
-                "rose again."
+                " At a higher rate the few samples would be learned by heart: in the last sweep the held-out loss fell "
+                "and rose again."
             )
         return Section(
             title="Learning-rate range test",
