@@ -25,8 +25,9 @@ _FALL_IN_STANDARD_ERRORS = 4.0
 # The constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else, for 50, 100
 # and 300 steps together. Gradient descent with momentum breaks at once where others only get worse, and late.
 _MARGIN_DECADES = 0.12
-_MARGIN_DECADES_WITH_MOMENTUM = 0.28
 _LAG_IN_MEMORIES = 0.7
+_MARGIN_DECADES_WITH_MOMENTUM = 0.32
+_LAG_IN_MEMORIES_WITH_MOMENTUM = 0.4
 _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
@@ -148,9 +149,10 @@ def suggest(
         edge = nine_tenths(lr, reading)
     else:
         edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
-    margin = _MARGIN_DECADES_WITH_MOMENTUM if has_momentum else _MARGIN_DECADES
-    lag = decades_per_step * (_LAG_IN_MEMORIES * memory + _LAG_IN_STEPS)
-    peak = min(edge * 10.0 ** -(margin + lag), highest)
+    margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
+    if has_momentum:
+        margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
+    peak = min(edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS)), highest)
     width = 10.0**_HALF_INTERVAL_DECADES
     return peak, (peak / width, peak * width)
 
