@@ -122,7 +122,7 @@ def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
     assert many == unknown > 20 * few
 
 
-def test_nine_tenths_of_no_fall_are_at_its_lowest_point():
+def test_no_fall_is_reached_at_its_lowest_point():
     smooth = np.array([2.5, 2.2, 2.4, 2.1, 2.6])
     reading = suggest.Reading(smooth, np.zeros(5), noise=0.1, start=2.0, lowest=3, falls=False)
-    assert suggest.nine_tenths(RATES[:5], reading) == RATES[3]
+    assert suggest.reached(RATES[:5], reading, 0.9) == RATES[3]

@@ -32,6 +32,10 @@ _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
 FEW_SAMPLES = 500
+# Of so few samples the edge is where this share of the fall has happened.
+_FEW_SAMPLES_SHARE = 0.95
+# The floor of a valley begins where this share of the fall has happened.
+_FLOOR_SHARE = 0.9
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
 
@@ -132,7 +136,7 @@ def suggest(
     because a long run meets sharper places than a short sweep, a larger one for momentum.
 
     Of few training samples the loss goes on falling, or stays at nothing, at rates that no run survives that has not
-    learned them yet: there the edge is the first rate at which nine tenths of the fall have happened.
+    learned them yet: there the edge is the first rate at which 95 % of the fall have happened.
 
     Args:
         lr: rates of a slow sweep, shape [N].
@@ -146,7 +150,7 @@ def suggest(
     reading = first_valley(reading)
     decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
     if num_samples is not None and num_samples <= FEW_SAMPLES:
-        edge = nine_tenths(lr, reading)
+        edge = reached(lr, reading, _FEW_SAMPLES_SHARE)
     else:
         edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
     margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
@@ -164,10 +168,10 @@ def half_lost(lr: Array, reading: Reading) -> float:
     return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
 
 
-def nine_tenths(lr: Array, reading: Reading) -> float:
-    """Return the first rate at which nine tenths of the fall have happened; the lowest point's where there is none."""
+def reached(lr: Array, reading: Reading, share: float) -> float:
+    """Return the first rate at which `share` of the fall has happened; the lowest point's where there is none."""
     depth = reading.start - reading.smooth[: reading.lowest + 1]
-    index = int(np.argmax(depth >= 0.9 * depth[-1])) if depth[-1] > 0 else reading.lowest
+    index = int(np.argmax(depth >= share * depth[-1])) if depth[-1] > 0 else reading.lowest
     return float(lr[index])
 
 
@@ -187,7 +191,7 @@ def first_valley(reading: Reading) -> Reading:
 def floor(lr: Array, reading: Reading) -> tuple[float, float]:
     """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point."""
     valley = first_valley(reading)
-    return nine_tenths(lr, valley), minimum(lr, valley)
+    return reached(lr, valley, _FLOOR_SHARE), minimum(lr, valley)
 
 
 def is_past_valley(lr: Array, loss: Array) -> bool:
