@@ -48,7 +48,7 @@ def refusals() -> str:
 
 
 if __name__ == "__main__":
-    test = result_of("lr_regret_test")
+    test, dev = result_of("lr_regret_test"), result_of("lr_regret_development")
     tables = {"test": table("test"), "development": table("development"), "refusals": refusals()}
     figures = {
         "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
@@ -57,5 +57,11 @@ if __name__ == "__main__":
         "worst": f"{test['100 steps']['regret']['worst']:.1f}",
         "worst300": f"{test['300 steps']['regret']['worst']:.1f}",
         "three": f"{test['300 steps']['regret']['mean']:.1f}",
+        "p90": f"{test['100 steps']['regret']['p90']:.1f}",
+        "over300": f"{test['300 steps']['regret']['over_5']:.1f}",
+        "unknown": f"{dev['100 steps']['regret']['mean']:.1f}",
+        "known": f"{dev['100 steps, length known']['regret']['mean']:.1f}",
+        "unknown300": f"{dev['300 steps']['regret']['mean']:.1f}",
+        "known300": f"{dev['300 steps, length known']['regret']['mean']:.1f}",
     }
     PAGE.write_text(fill(fill(PAGE.read_text(), tables), figures, around=""))
