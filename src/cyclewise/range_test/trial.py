@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from cyclewise.param_groups import read_rates, write_rates
+from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.relation import are_related
 from cyclewise.range_test.suggest import FEW_SAMPLES
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
 from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
 
-# Batches are kept in memory, so that every sweep sees the same ones whatever the loader does: up to this many bytes.
-_MOST_BYTES = 2 * 2**30
-_FEWEST_KEPT = 16
 _NUM_HELD_OUT = 6
 # Exchanges of targets over all held-out batches: of fewer, chance alone can stand five of its own deviations apart.
 _NUM_EXCHANGES = 24
@@ -100,10 +97,10 @@ class Trial:
         seed_everything(self._seed)
         scores = self._evaluate is not None
         wanted = num_steps * self._per_step + (_NUM_HELD_OUT if scores and valid_loader is None else 0)
-        self._batches = _keep(Batches(train_loader), wanted)
+        self._batches = keep(Batches(train_loader), wanted)
         self.num_samples = self._whole_set(wanted)
         if scores and valid_loader is not None:
-            self.held_out = _keep(Batches(valid_loader, name="valid_loader"), _NUM_HELD_OUT)
+            self.held_out = keep(Batches(valid_loader, name="valid_loader"), _NUM_HELD_OUT)
             self.held_out = self.held_out[: least_over_ranks(len(self.held_out), self._device)]
             self.scores_first_held_out = True
         elif scores:
@@ -290,7 +287,7 @@ class Trial:
     def _whole_set(self, wanted: int) -> int | None:
         """Return how many training samples there are on all ranks, if one pass was seen to its end."""
         is_whole = len(self._batches) < wanted
-        counts = [_num_samples(batch) for batch in self._batches] if is_whole else [None]
+        counts = [num_samples(batch) for batch in self._batches] if is_whole else [None]
         total = sum(math.nan if count is None else count for count in counts)
         total = float(sum_over_ranks(torch.tensor(total, device=self._device)))
         return int(total) if math.isfinite(total) else None
@@ -357,33 +354,6 @@ def _with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[
         shifts = [1 + i * (len(targets) - 1) // count for i in range(count)]
         losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
     return [float(loss) for loss in losses]
-
-
-def _keep(batches: Batches, wanted: int) -> list[Any]:
-    kept: list[Any] = []
-    size = 0
-    for batch in islice(batches.one_pass(), wanted):
-        kept.append(batch)
-        size += _bytes(batch)
-        if size > _MOST_BYTES and len(kept) >= _FEWEST_KEPT:
-            break
-    return kept
-
-
-def _num_samples(batch: Any) -> int | None:
-    """Return the length of a batch's last tensor; None where it has none."""
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.ndim else None
-    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else ()
-    return next((count for part in reversed(list(parts)) if (count := _num_samples(part)) is not None), None)
-
-
-def _bytes(batch: Any) -> int:
-    if isinstance(batch, Tensor):
-        return batch.nbytes
-    if isinstance(batch, (tuple, list)):
-        return sum(map(_bytes, batch))
-    return sum(map(_bytes, batch.values())) if isinstance(batch, dict) else 0
 
 
 def _sample(parameter: Tensor) -> Tensor:
