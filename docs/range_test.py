@@ -57,7 +57,6 @@ if __name__ == "__main__":
         "worst": f"{test['100 steps']['regret']['worst']:.1f}",
         "worst300": f"{test['300 steps']['regret']['worst']:.1f}",
         "three": f"{test['300 steps']['regret']['mean']:.1f}",
-        "p90": f"{test['100 steps']['regret']['p90']:.1f}",
         "over300": f"{test['300 steps']['regret']['over_5']:.1f}",
         "unknown": f"{dev['100 steps']['regret']['mean']:.1f}",
         "known": f"{dev['100 steps, length known']['regret']['mean']:.1f}",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
-# One file of the standard library to develop on, another to test on.
+# Files of the standard library: "decimal" is to test on, the others to develop on.
 _TEXTS = {"argparse": "argparse.py", "decimal": "_pydecimal.py", "inspect": "inspect.py"}
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor]  # train inputs, train targets, validation inputs, validation targets

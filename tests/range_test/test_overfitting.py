@@ -112,6 +112,8 @@ def test_the_rate_is_that_of_a_run_that_does_not_learn_by_heart():
     assert "learned by heart" in found.section().conclusion
     assert "learned by heart" not in edge.section().conclusion
     assert cw.RangeTest.from_dict(found.to_dict()) == found
+    larger = found.scaled(batch_size=40)
+    assert larger.overfit_lr == larger.max_lr > found.max_lr
 
 
 def test_the_length_of_the_run_is_what_it_depends_on():

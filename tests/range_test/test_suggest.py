@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclewise.range_test import suggest
+from cyclewise.range_test.trial import Trial
 
 RATES = np.geomspace(1e-7, 10.0, 100)
 
@@ -90,6 +92,22 @@ def test_momentum_leaves_a_larger_margin():
     adam, sgd = (suggest.suggest(rates, reading, memory=10.0, has_momentum=momentum)[0] for momentum in (False, True))
     # The margin is larger by 0.2 decades, the lag shorter by 0.3 memories of ten steps of a hundredth.
     assert adam / sgd == pytest.approx(10 ** (0.2 - 0.03))
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "options", "expected"),
+    [
+        (torch.optim.SGD, {}, (1.0, False)),
+        (torch.optim.SGD, {"momentum": 0.9}, (10.0, True)),
+        (torch.optim.Adam, {}, (10.0, False)),
+        (torch.optim.RMSprop, {}, (1.0, False)),
+        (torch.optim.LBFGS, {}, (1.0, False)),
+    ],
+)
+def test_who_remembers_and_who_adds_up(optimizer_class, options, expected):
+    model = torch.nn.Linear(2, 2)
+    trial = Trial(model, optimizer_class(model.parameters(), lr=0.1, **options), None, None, None, None, 0)
+    assert (trial.memory(), trial.has_momentum()) == (pytest.approx(expected[0]), expected[1])
 
 
 def test_no_peak_is_higher_than_the_highest():

@@ -84,7 +84,5 @@ class Course:
 
 
 def _is_clear(falls: Array) -> bool:
-    """Return whether the fall over the held-out batches is more than its noise; of one batch alone, nobody knows."""
-    if len(falls) < 2:
-        return bool(falls.mean() > 0)
-    return bool(falls.mean() > _FALL_IN_STANDARD_ERRORS * falls.std(ddof=1) / math.sqrt(len(falls)))
+    """Return whether the fall over the held-out batches is more than its noise; of one batch alone it is believed."""
+    return len(falls) < 2 or bool(falls.mean() > _FALL_IN_STANDARD_ERRORS * falls.std(ddof=1) / math.sqrt(len(falls)))

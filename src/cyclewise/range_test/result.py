@@ -219,7 +219,8 @@ class RangeTest:
         Gradient descent: in proportion to the batch size (Goyal et al., arXiv:1706.02677, section 2.1), Adam and its
         kin: to its square root (Malladi et al., arXiv:2205.10287, section 4). Both hold while the noise of the batches
         limits the rate. Curvature does not know the batch, so no rate is raised beyond the lowest point of the last
-        sweep, and beyond a factor of 4 in the batch size, or for other optimizers, measure again.
+        sweep, and beyond a factor of 4 in the batch size, or for other optimizers, measure again. `overfit_lr` goes
+        along, for a run of as many epochs.
 
         Args:
             batch_size: samples per optimizer update, accumulation included.
@@ -249,6 +250,7 @@ class RangeTest:
             max_lr=factor * self.max_lr,
             interval=(factor * self.interval[0], factor * self.interval[1]),
             max_lrs=tuple(factor * rate for rate in self.max_lrs),
+            overfit_lr=None if self.overfit_lr is None else factor * self.overfit_lr,
             settings=tuple(settings.items()),
         )
 

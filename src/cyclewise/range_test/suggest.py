@@ -31,7 +31,7 @@ _LAG_IN_MEMORIES_WITH_MOMENTUM = 0.4
 _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
-FEW_SAMPLES = 500
+_FEW_SAMPLES = 500
 # Of so few samples the edge is where this share of the fall has happened.
 _FEW_SAMPLES_SHARE = 0.95
 # The floor of a valley begins where this share of the fall has happened.
@@ -142,14 +142,13 @@ def suggest(
         lr: rates of a slow sweep, shape [N].
         reading: what :func:`read` made of it.
         memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
-        has_momentum: whether the optimizer is gradient descent with momentum (not Adam, whose average is divided by
-            the gradients' size).
+        has_momentum: whether the optimizer adds gradients up, as SGD's momentum does, and does not average them.
         num_samples: training samples in all; None where they are not known.
         highest: no peak is higher.
     """
     reading = first_valley(reading)
     decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
-    if num_samples is not None and num_samples <= FEW_SAMPLES:
+    if are_few(num_samples):
         edge = reached(lr, reading, _FEW_SAMPLES_SHARE)
     else:
         edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
@@ -166,6 +165,11 @@ def half_lost(lr: Array, reading: Reading) -> float:
     half = 0.5 * (reading.start + reading.smooth[reading.lowest])
     lost = np.flatnonzero(reading.smooth[reading.lowest :] > half)
     return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
+
+
+def are_few(num_samples: int | None) -> bool:
+    """Return whether there are so few training samples that a sweep learns them by heart."""
+    return num_samples is not None and num_samples <= _FEW_SAMPLES
 
 
 def reached(lr: Array, reading: Reading, share: float) -> float:

@@ -148,7 +148,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         # What the others left over, too.
         rates = sweep_rates(low, high, num_steps - trial.num_updates, "exponential")
         start = HighStart(levels, fall) if beginning < most_beginnings else None
-        seen.course = Course(len(rates)) if trial.held_out and trial.has_few_samples() else None
+        seen.course = Course(len(rates)) if trial.held_out and suggest.are_few(trial.num_samples) else None
         if _run(trial, rates, seen, bar, looks=seen.looks, look_at=_LOOKS, start=start, course=seen.course):
             break
         low, high = limits.clip(low * 10.0**_ANEW_LOW, low * 10.0**_ANEW_HIGH)

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.relation import are_related
-from cyclewise.range_test.suggest import FEW_SAMPLES
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
 from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
@@ -184,7 +183,7 @@ class Trial:
         return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
 
     def has_momentum(self) -> bool:
-        """Return whether the optimizer adds up gradients as they are (SGD with momentum), not divided by their size."""
+        """Return whether the optimizer adds gradients up, as SGD's momentum does; Adam's betas average them."""
         return float(self._fastest_group().get("momentum", 0.0)) > 0.0
 
     def score(self) -> list[float]:
@@ -245,10 +244,6 @@ class Trial:
         group = self._fastest_group()
         momentum = group.get("momentum", group["betas"][0] if "betas" in group else 0.0)
         return 1.0 / (1.0 - min(float(momentum), 0.99))
-
-    def has_few_samples(self) -> bool:
-        """Return whether there are so few training samples that a sweep learns them by heart."""
-        return self.num_samples is not None and self.num_samples <= FEW_SAMPLES
 
     def has_classes(self) -> bool:
         """Return whether the targets are whole numbers, as class labels are."""
