@@ -10,10 +10,12 @@ One copy of every tensor is held. Loaders and data sets are walked for their cou
 arrays in them are data, not state, and are not copied.
 """
 
+import functools
 import random
 import signal
 import threading
 import types
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -58,8 +60,6 @@ _NOT_WALKED = (
     type,
     types.ModuleType,
     types.FunctionType,
-    types.BuiltinFunctionType,
-    types.MethodType,
     torch.dtype,
     torch.device,
     torch.Size,
@@ -116,7 +116,7 @@ class Snapshot:
         if isinstance(item, Tensor):
             if copies_tensors:
                 self._restorers.append(_tensor(item))
-        elif isinstance(item, np.ndarray):
+        elif isinstance(item, (np.ndarray, array, bytearray)):
             if copies_tensors:
                 self._restorers.append(_array(item))
         elif (restorer := _generator(item)) is not None:
@@ -127,13 +127,19 @@ class Snapshot:
                 self._walk(item.values() if isinstance(item, (dict, MutableMapping)) else item, copies_tensors)
         elif isinstance(item, (tuple, frozenset)):
             self._walk(item, copies_tensors)
+        elif isinstance(item, (types.MethodType, types.BuiltinFunctionType, functools.partial)):
+            self._walk(_bound(item), copies_tensors)
         elif isinstance(item, nn.Module) and type(item).__module__.startswith(_WRAPPERS):
             self._restorers.append(_attribute(item, "training"))
             self._walk((item._parameters, item._buffers, item._modules), copies_tensors)
         elif not type(item).__module__.startswith(_MACHINERY) and not _is_running_iterator(item):
+            copies_tensors = copies_tensors and not isinstance(item, Dataset)
             attributes = getattr(item, "__dict__", None)
             if isinstance(attributes, dict):
-                self._visit(attributes, copies_tensors and not isinstance(item, Dataset))
+                self._visit(attributes, copies_tensors)
+            if slots := _slots(item):
+                self._restorers.append(_slotted(item, slots))
+                self._walk(slots.values(), copies_tensors)
 
     def _walk(self, items: Any, copies_tensors: bool) -> None:
         self._pending.extend((item, copies_tensors) for item in items)
@@ -245,12 +251,42 @@ def _same_memory(first: Tensor, second: Tensor) -> bool:
     return first.data_ptr() == second.data_ptr() and first.stride() == second.stride()
 
 
-def _array(array: "np.ndarray[Any, Any]") -> Restorer:
-    value = array.copy()
+def _array(values: Any) -> Restorer:
+    kept = values[:] if not isinstance(values, np.ndarray) else values.copy()
 
     def restore() -> None:
-        if array.flags.writeable:
-            array[...] = value
+        if not isinstance(values, np.ndarray):
+            values[:] = kept
+        elif values.flags.writeable:
+            values[...] = kept
+
+    return restore
+
+
+def _bound(function: Any) -> tuple[object, ...]:
+    """Return what a bound method or a partial carries along."""
+    if isinstance(function, functools.partial):
+        return (function.func, function.args, function.keywords)
+    return (function.__self__,)
+
+
+def _slots(item: object) -> dict[str, Any]:
+    """Return the attributes that live in ``__slots__``, with their values."""
+    names = [name for kind in type(item).__mro__ for name in _names(kind.__dict__.get("__slots__", ()))]
+    return {name: getattr(item, name) for name in names if hasattr(item, name)}
+
+
+def _names(slots: Any) -> list[str]:
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+
+
+def _slotted(item: object, slots: dict[str, Any]) -> Restorer:
+    def restore() -> None:
+        for name, value in slots.items():
+            if getattr(item, name, slots) is not value:
+                # Past a frozen dataclass's own __setattr__.
+                object.__setattr__(item, name, value)
 
     return restore
 

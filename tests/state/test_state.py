@@ -2,7 +2,10 @@ import os
 import random
 import signal
 import threading
+from array import array
 from collections import OrderedDict, deque
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -271,3 +274,67 @@ def test_other_threads_restore_without_signals():
     thread.join()
     assert not errors
     assert model[0].weight.abs().sum() > 0
+
+
+class Counter:
+    """Counts its calls, as a loss with a running statistic would."""
+
+    def __init__(self):
+        self.calls = 0
+        self.total = torch.zeros(1)
+
+    def add(self, amount):
+        self.calls += 1
+        self.total += amount
+
+
+class Slotted:
+    """Keeps its state where there is no ``__dict__``."""
+
+    __slots__ = ("calls", "total", "unset")
+
+    def __init__(self):
+        self.calls = 0
+        self.total = torch.zeros(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Cannot be written to, but by force."""
+
+    total: torch.Tensor
+    names: list
+
+
+@pytest.mark.parametrize("hide", [lambda c: c.add, lambda c: partial(c.add, 2.0), lambda c: [partial(print, c)]])
+def test_what_a_method_or_a_partial_carries_is_given_back(hide):
+    counter = Counter()
+    with preserve(hide(counter)):
+        counter.add(1.0)
+    assert (counter.calls, counter.total.item()) == (0, 0.0)
+
+
+def test_attributes_in_slots_are_given_back():
+    model = nn.Linear(1, 1)
+    model.statistics = Slotted()
+    model.frozen = Frozen(torch.zeros(1), [1])
+    total = model.statistics.total
+    with preserve(model):
+        model.statistics.calls = 3
+        model.statistics.total += 1.0
+        model.statistics.total = torch.ones(1)
+        model.frozen.names.append(2)
+        object.__setattr__(model.frozen, "total", torch.ones(1))
+    assert model.statistics.calls == 0
+    assert model.statistics.total is total
+    assert total.item() == 0.0
+    assert (model.frozen.total.item(), model.frozen.names) == (0.0, [1])
+
+
+def test_byte_arrays_are_given_back():
+    model = nn.Linear(1, 1)
+    model.seen, model.counts = bytearray(b"abc"), array("i", [1, 2])
+    with preserve(model):
+        model.seen.extend(b"d")
+        model.counts[0] = 5
+    assert (model.seen, model.counts) == (bytearray(b"abc"), array("i", [1, 2]))

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cyclewise import ArgumentError, ArgumentTypeError
-from cyclewise.stepping import Batches, Step, batch_loss, evaluating, split_batch, to_device
+from cyclewise.loaders import Batches
+from cyclewise.stepping import Step, batch_loss, evaluating, split_batch, to_device
 
 
 class Adder(nn.Module):
@@ -178,23 +179,6 @@ def test_autocast_and_scaler_are_used_and_a_skipped_update_is_said():
     step([(torch.full((1, 3), float("inf")), torch.zeros(1, 1))])
     assert step.skipped
     assert torch.equal(model.weight, before)
-
-
-def test_batches_start_again_and_keep_the_order_of_the_loader():
-    loader = torch.utils.data.DataLoader(list(range(5)), batch_size=2)
-    batches = Batches(loader)
-    assert [batch.tolist() for batch in batches.take(4)] == [[0, 1], [2, 3], [4], [0, 1]]
-    assert batches.num_passes == 2
-
-
-class Stream(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        return iter(range(3))
-
-
-def test_a_loader_without_length_is_fine():
-    batches = Batches(torch.utils.data.DataLoader(Stream(), batch_size=2))
-    assert [batch.tolist() for batch in batches.take(3)] == [[0, 1], [2], [0, 1]]
 
 
 def test_modes_come_back_also_after_an_exception():

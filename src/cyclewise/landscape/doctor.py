@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 from cyclewise._validation import describe, instance, whole
 from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.diagnosis import Diagnosis
+from cyclewise.loaders import check_loader
 from cyclewise.state import preserve
-from cyclewise.stepping import LossFunction, check_loader
+from cyclewise.stepping import LossFunction
 
 _FEWEST_EVALUATIONS = 10
 

@@ -18,8 +18,9 @@ from cyclewise.landscape.costs import BLOCK_COST
 from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
 from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
+from cyclewise.loaders import Batches
 from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
-from cyclewise.stepping import Batches, LossFunction, batch_loss, device_of, to_device
+from cyclewise.stepping import LossFunction, batch_loss, device_of, to_device
 
 _MOST_BYTES = 2 * 2**30
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from cyclewise._validation import describe, instance, one_of, positive, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.loaders import check_loader
 from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test import suggest
 from cyclewise.range_test.doubt import improvement, is_unclear, link, refuse
@@ -19,7 +20,7 @@ from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
 from cyclewise.state import preserve
-from cyclewise.stepping import LossFunction, Step, check_loader
+from cyclewise.stepping import LossFunction, Step
 
 _FEWEST_STEPS = 10
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cyclewise.stepping import Batches
+from cyclewise.loaders import Batches
 
 # No more than so many bytes, but never fewer batches than this.
 _MOST_BYTES = 2 * 2**30

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from cyclewise.loaders import Batches
 from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.relation import are_related
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
-from cyclewise.stepping import Batches, Step, device_of, evaluating, forward, split_batch
+from cyclewise.stepping import Step, device_of, evaluating, forward, split_batch
 
 _NUM_HELD_OUT = 6
 # Exchanges of targets over all held-out batches: of fewer, chance alone can stand five of its own deviations apart.

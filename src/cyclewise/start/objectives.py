@@ -18,12 +18,13 @@ from torch.optim import Optimizer
 
 from cyclewise._validation import positive, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError, SuggestionError
+from cyclewise.loaders import Batches
 from cyclewise.policies import Constant, OneCycle, Policy
 from cyclewise.range_test import RangeTest, lr_find
 from cyclewise.scheduler import PolicyLR
 from cyclewise.start.space import matrices
 from cyclewise.state import preserve
-from cyclewise.stepping import Batches, LossFunction, Step, batch_loss, device_of, evaluating, to_device
+from cyclewise.stepping import LossFunction, Step, batch_loss, device_of, evaluating, to_device
 
 OptimizerFactory = Callable[[Any], Optimizer]
 _SWEEP_STEPS = 50

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cyclewise._validation import describe, fraction, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
-from cyclewise.stepping import check_loader
+from cyclewise.loaders import check_loader
 
 # Gathering many small batches at once saves their overhead; few enough to stay in a processor's cache. An accelerator
 # has no use for the cache, and every gathering costs it a launch.

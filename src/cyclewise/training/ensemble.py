@@ -13,18 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclewise._validation import describe, instance, whole
 from cyclewise.errors import ArgumentError
+from cyclewise.loaders import Batches, check_loader
 from cyclewise.progress import Bar, Progress, progress_bar
 from cyclewise.state import Snapshot, preserve, seed_everything
-from cyclewise.stepping import (
-    Batches,
-    LossFunction,
-    check_loader,
-    device_of,
-    evaluating,
-    forward,
-    split_batch,
-    to_device,
-)
+from cyclewise.stepping import LossFunction, device_of, evaluating, forward, split_batch, to_device
 from cyclewise.training.calibration import calibration_error
 from cyclewise.training.data import ArrayLoader, Data
 from cyclewise.training.mean_prediction import MeanPrediction

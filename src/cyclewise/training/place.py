@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from cyclewise.errors import ArgumentError, CheckpointError
+from cyclewise.loaders import check_loader
 from cyclewise.state import Snapshot
-from cyclewise.stepping import check_loader
 from cyclewise.training.data import ArrayLoader
 
 

@@ -1,0 +1,94 @@
+"""Loaders: what can be iterated again and again, and its batches for ever."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from cyclewise._validation import describe
+from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.state import preserve
+
+
+class Batches:
+    """The batches of a loader, for ever: when the loader ends it is started again.
+
+    Args:
+        loader: any iterable that can be iterated more than once: a DataLoader, a list, a loader without length.
+        name: the argument's name in messages.
+
+    Attributes:
+        num_passes: how often the loader has been started.
+
+    Raises:
+        ArgumentTypeError: the loader cannot be iterated, or only once (a generator, an iterator).
+        ArgumentError: the loader is empty.
+
+    Example:
+        >>> batches = Batches([1, 2, 3])
+        >>> batches.take(2), batches.take(2)
+        ([1, 2], [3, 1])
+    """
+
+    def __init__(self, loader: Any, *, name: str = "train_loader") -> None:
+        check_loader(loader, name=name)
+        self.num_passes = 0
+        self._loader = loader
+        self._name = name
+        self._iterator: Iterator[Any] = iter(())
+
+    def take(self, num_batches: int) -> list[Any]:
+        """Return the next batches, starting the loader again where it ends."""
+        return [self._next() for _ in range(num_batches)]
+
+    def one_pass(self) -> Iterator[Any]:
+        """Return an iterator over one pass of the loader, from its beginning."""
+        self.num_passes += 1
+        is_empty = True
+        for batch in self._loader:
+            is_empty = False
+            yield batch
+        if is_empty:
+            raise ArgumentError(
+                f"{self._name} must yield at least one batch, got an empty one; "
+                "check the size of the data set, and drop_last with a batch larger than it"
+            )
+
+    def _next(self) -> Any:
+        for batch in self._iterator:
+            return batch
+        self._iterator = self.one_pass()
+        return next(self._iterator)
+
+
+def check_loader(loader: Any, *, name: str) -> None:
+    """Raise :class:`ArgumentTypeError` unless `loader` can be iterated again and again."""
+    if isinstance(loader, (Tensor, str)) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        raise ArgumentTypeError(
+            f"{name} must be an iterable of batches, got {describe(loader)}; "
+            "pass a torch.utils.data.DataLoader or a list of batches"
+        )
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise ArgumentTypeError(
+            f"{name} must be batches, got a {type(loader).__name__} of samples; pass DataLoader(dataset, batch_size=64)"
+        )
+    if hasattr(loader, "__next__"):
+        raise ArgumentTypeError(
+            f"{name} must be iterable more than once, got the one-shot iterator {type(loader).__name__}, "
+            "whose batches would be lost; pass the loader itself, or list(...) of a few batches"
+        )
+    dataset = getattr(loader, "dataset", loader)
+    if isinstance(dataset, IterableDataset) and _is_one_shot(dataset):
+        raise ArgumentTypeError(
+            f"{name} must be iterable more than once, got a {type(dataset).__name__} that gives the same iterator each "
+            "time, whose samples would be lost; have its __iter__ make a new one"
+        )
+
+
+def _is_one_shot(dataset: Any) -> bool:
+    # One that is its own iterator begins anew whenever it is asked; a stored generator cannot.
+    if hasattr(dataset, "__next__"):
+        return False
+    with preserve(data=(dataset,)):
+        return iter(dataset) is iter(dataset)

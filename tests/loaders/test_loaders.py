@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from cyclewise import ArgumentTypeError
+from cyclewise.loaders import Batches, check_loader
+
+
+def test_batches_start_again_and_keep_the_order_of_the_loader():
+    loader = torch.utils.data.DataLoader(list(range(5)), batch_size=2)
+    batches = Batches(loader)
+    assert [batch.tolist() for batch in batches.take(4)] == [[0, 1], [2, 3], [4], [0, 1]]
+    assert batches.num_passes == 2
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(range(3))
+
+
+def test_a_loader_without_length_is_fine():
+    batches = Batches(torch.utils.data.DataLoader(Stream(), batch_size=2))
+    assert [batch.tolist() for batch in batches.take(3)] == [[0, 1], [2], [0, 1]]
+
+
+class Stored(torch.utils.data.IterableDataset):
+    """Gives what it was made with: the same iterator each time."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        return self.samples
+
+
+class Begun(torch.utils.data.IterableDataset):
+    """Its own iterator, which begins anew whenever it is asked for, and counts how often."""
+
+    def __init__(self):
+        self.passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        self.position = 0
+        return self
+
+    def __next__(self):
+        self.position += 1
+        if self.position > 3:
+            raise StopIteration
+        return torch.tensor(float(self.position))
+
+
+def test_a_data_set_that_stores_its_iterator_is_refused_before_a_sample_is_lost():
+    loader = torch.utils.data.DataLoader(Stored(iter(range(4))), batch_size=2)
+    with pytest.raises(ArgumentTypeError) as caught:
+        check_loader(loader, name="train_loader")
+    assert str(caught.value) == (
+        "train_loader must be iterable more than once, got a Stored that gives the same iterator each time, whose "
+        "samples would be lost; have its __iter__ make a new one"
+    )
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+
+
+def test_a_data_set_that_begins_anew_is_fine_and_does_not_notice_the_check():
+    data = Begun()
+    loader = torch.utils.data.DataLoader(data, batch_size=3)
+    check_loader(loader, name="train_loader")
+    assert data.passes == 0
+    assert [len(batch) for batch in Batches(loader).take(2)] == [3, 3]
