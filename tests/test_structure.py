@@ -17,6 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
     "errors": 0,
     "_validation": 0,
+    "copies": 0,
     "drawing": 0,
     "policies": 0,
     "progress": 0,
