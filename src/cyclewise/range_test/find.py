@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from cyclewise._validation import describe, instance, one_of, positive, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.loaders import check_loader
+from cyclewise.param_groups import read_rates
 from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test import suggest
 from cyclewise.range_test.doubt import improvement, is_unclear, link, refuse
-from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason
+from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason, finite
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
 from cyclewise.state import preserve
@@ -178,9 +179,10 @@ def _find(
     progress: Progress,
 ) -> RangeTest:
     _check_numbers(num_steps, total_steps, start_lr, end_lr, sweep, seed)
+    _check_rates(optimizer)
     settings: dict[str, Any] = {
         "num_steps": int(num_steps),
-        "total_steps": total_steps,
+        "total_steps": None if total_steps is None else int(total_steps),
         "start_lr": None if start_lr is None else float(start_lr),
         "end_lr": None if end_lr is None else float(end_lr),
         "sweep": sweep,
@@ -269,6 +271,16 @@ def _check_owns_some(optimizer: Optimizer, model: nn.Module) -> None:
         )
 
 
+def _check_rates(optimizer: Optimizer) -> None:
+    # Only their ratios count, but those do.
+    for i, rate in enumerate(read_rates(optimizer)):
+        if not 0.0 <= rate < math.inf:
+            raise ArgumentError(
+                f"optimizer must have rates of at least 0 that are finite, got lr={rate!r} in group {i}; "
+                "set them to the ratios that the groups are to have, all 1.0 if they are to be alike"
+            )
+
+
 def _check_precision(autocast_dtype: Any, scaler: Any, also: Any) -> None:
     if autocast_dtype is not None:
         instance("autocast_dtype", autocast_dtype, torch.dtype, "a torch.dtype", way_out="pass torch.bfloat16")
@@ -330,8 +342,8 @@ def _conclude(seen: Sweeps, limits: Range, trial: Trial, settings: Any) -> Range
         max_lrs=None if max_lr is None else tuple(ratio * max_lr for ratio in trial.ratios),
         num_steps=trial.num_updates,
         num_evaluations=trial.num_evaluations,
-        improvement=improvement(seen),
-        link=link(seen),
+        improvement=finite(improvement(seen)),
+        link=finite(link(seen)),
         related=related,
         overfit_lr=overfit_lr,
         settings=settings,

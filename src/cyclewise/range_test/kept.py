@@ -1,10 +1,12 @@
 """Batches kept in memory, so that every sweep sees the same ones whatever the loader does."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 from torch import Tensor
 
+from cyclewise.copies import copied
 from cyclewise.loaders import Batches
 
 # No more than so many bytes, but never fewer batches than this.
@@ -12,12 +14,20 @@ _MOST_BYTES = 2 * 2**30
 _FEWEST_KEPT = 16
 
 
-def keep(batches: Batches, wanted: int) -> list[Any]:
-    """Return up to `wanted` batches of one pass, fewer where they would take too much memory."""
+def keep(loader: Any, wanted: int, *, name: str = "train_loader") -> list[Any]:
+    """Return up to `wanted` batches of one pass, fewer where they would take too much memory.
+
+    Whoever may write into a batch is to be given a copy of it. The loader must be restored by a snapshot afterwards.
+    """
+    if getattr(loader, "_iterator", None) is not None:
+        # With persistent workers a DataLoader has one iterator for ever; it may be half-way through somebody's epoch.
+        loader._iterator = None
     kept: list[Any] = []
     size = 0
-    for batch in islice(batches.one_pass(), wanted):
-        kept.append(batch)
+    # Any other loader may fill one buffer again and again.
+    has_its_own = isinstance(loader, Sequence)
+    for batch in islice(Batches(loader, name=name).one_pass(), wanted):
+        kept.append(batch if has_its_own else copied(batch))
         size += _bytes(batch)
         if size > _MOST_BYTES and len(kept) >= _FEWEST_KEPT:
             break

@@ -106,7 +106,7 @@ class Curve:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a loss that is not finite becomes None."""
-        return {"lr": self.lr.tolist(), "loss": [_finite(loss) for loss in self.loss.tolist()]}
+        return {"lr": self.lr.tolist(), "loss": [finite(loss) for loss in self.loss.tolist()]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Curve":
@@ -115,8 +115,8 @@ class Curve:
 
     def usable(self) -> "Curve":
         """Return the part before the first loss that is not finite."""
-        finite = np.isfinite(self.loss)
-        end = len(finite) if finite.all() else int(np.argmin(finite))
+        is_finite = np.isfinite(self.loss)
+        end = len(is_finite) if is_finite.all() else int(np.argmin(is_finite))
         return Curve(self.lr[:end], self.loss[:end])
 
     def read(self) -> suggest.Reading | None:
@@ -277,8 +277,8 @@ class RangeTest:
             "remedy": None if self.refusal is None else self.refusal.remedy,
             "num_steps": self.num_steps,
             "num_evaluations": self.num_evaluations,
-            "improvement": _finite(self.improvement),
-            "link": _finite(self.link),
+            "improvement": finite(self.improvement),
+            "link": finite(self.link),
             "related": self.related,
             "overfit_lr": self.overfit_lr,
             "settings": dict(self.settings),
@@ -373,7 +373,8 @@ class RangeTest:
         )
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """Return the value, or None where it is not finite."""
     return value if value is not None and math.isfinite(value) else None
 
 

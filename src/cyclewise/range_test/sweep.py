@@ -83,6 +83,10 @@ class Sweeps:
     has_classes: bool = False
     evaluation_noise: float | None = None
 
+    def is_refused(self) -> bool:
+        """Return whether the sweeps themselves say that there is no rate."""
+        return self.refusal is not None
+
 
 def shares(num_steps: int) -> tuple[int, int, int]:
     """Return how many of `num_steps` updates each sweep gets; the last gets at least half.
@@ -127,8 +131,11 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     period = trial.reset(steps_per_pass=steps_per_pass(first))
     if trial.held_out:
         seen.start = trial.look()
+        if not all(map(math.isfinite, seen.start.losses)):
+            seen.refusal = Refusal.NONFINITE_START
+            return seen
     _run(trial, sweep_rates(low, high, first, limits.sweep), seen, bar)
-    if seen.refusal is not None:
+    if seen.is_refused():
         return seen
     lost = math.log10(lost_at(seen.curves[-1], period))
     if second:
@@ -136,11 +143,13 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         trial.reset()
         rates = sweep_rates(low, high, second, "exponential")
         _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley=True)
+        if seen.is_refused():
+            return seen
         floor_low, floor_high = _floor(seen.curves[-1])
     else:
         floor_low = floor_high = 10.0 ** (lost - 0.8)
     low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
-    levels, fall = seen.curves[0].loss[:period].tolist(), _fall(seen.curves[-1])
+    levels, fall = seen.curves[0].usable().loss[:period].tolist(), _fall(seen.curves[-1])
     most_beginnings = _MOST_BEGINNINGS if second else 1
     trial.compares_targets = True
     for beginning in range(1, most_beginnings + 1):
@@ -211,8 +220,6 @@ def _run(
         if not math.isfinite(loss):
             losses[-1] = math.nan
             stop_reason = StopReason.NONFINITE
-            if i == 0:
-                seen.refusal = Refusal.NONFINITE_START
             break
         if i == 0 and trial.has_zero_gradient():
             seen.refusal = Refusal.ZERO_GRADIENT
@@ -224,6 +231,10 @@ def _run(
         course.close(trial.score)
     seen.curves.append(Curve(np.array(lrs), np.array(losses)))
     seen.stop_reasons.append(stop_reason)
+    if stop_reason is StopReason.NONFINITE:
+        step = len(lrs) - 1
+        if step == 0 or not trial.is_finite_at_start(step, may_update=step < len(rates) - 1):
+            seen.refusal = Refusal.NONFINITE_START
     return True
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from cyclewise.loaders import Batches
+from cyclewise.copies import copied
 from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.relation import are_related
@@ -97,10 +97,10 @@ class Trial:
         seed_everything(self._seed)
         scores = self._evaluate is not None
         wanted = num_steps * self._per_step + (_NUM_HELD_OUT if scores and valid_loader is None else 0)
-        self._batches = keep(Batches(train_loader), wanted)
+        self._batches = keep(train_loader, wanted)
         self.num_samples = self._whole_set(wanted)
         if scores and valid_loader is not None:
-            self.held_out = keep(Batches(valid_loader, name="valid_loader"), _NUM_HELD_OUT)
+            self.held_out = keep(valid_loader, _NUM_HELD_OUT, name="valid_loader")
             self.held_out = self.held_out[: least_over_ranks(len(self.held_out), self._device)]
             self.scores_first_held_out = True
         elif scores:
@@ -140,13 +140,13 @@ class Trial:
         The loss is that of the first held-out batch where those were given, else of the training batch.
         """
         write_rates(self.optimizer, [ratio * rate for ratio in self.ratios])
-        batches = [self._batches[(self._position + i) % self._span % len(self._batches)] for i in range(self._per_step)]
+        batches = self._of_step(self._position)
         self._position += self._per_step
         seen = None
         if self.scores_first_held_out and self._evaluate is not None:
             self.num_evaluations += 1
             with scoring(self.model):
-                seen = self._evaluate(self.held_out[0])
+                seen = self._evaluate(copied(self.held_out[0]))
         compared = self._step if self.compares_targets and self._position <= len(self._batches) else None
         with _comparing(compared) as gaps:
             loss = self._update(batches)
@@ -158,6 +158,26 @@ class Trial:
             self.gaps.append(gap)
         return seen if math.isfinite(loss) else loss
 
+    def is_finite_at_start(self, step: int, *, may_update: bool) -> bool:
+        """Return whether the batches of a step have a finite loss before any training; then it was the rate that broke.
+
+        Args:
+            step: of the sweep that was run last.
+            may_update: whether one more update may be spent where nobody can score batches without one.
+        """
+        if self._evaluate is None and not may_update:
+            return True
+        self._snapshot.restore()
+        seed_everything(self._seed)
+        batches = self._of_step(step * self._per_step)
+        if self._evaluate is None:
+            write_rates(self.optimizer, [0.0 for _ in self.ratios])
+            losses = [self._update(batches)]
+            self.num_updates += 1
+        else:
+            losses = self._scores(batches, 1)[:, 0].tolist()
+        return math.isfinite(mean_over_ranks([sum(losses)], self._device)[0])
+
     def look(self) -> HeldOut:
         """Score the held-out batches, and with them the same inputs with the targets of other samples."""
         losses, gaps, spreads = [], [], []
@@ -165,7 +185,7 @@ class Trial:
         assert self._evaluate is not None
         self.num_evaluations += len(self.held_out)
         with scoring(self.model):
-            for batch in self.held_out:
+            for batch in map(copied, self.held_out):
                 exchanged = None if self._step is None else _with_exchanged_targets(self._step, batch, per_batch)
                 if exchanged is None:
                     losses.append(self._evaluate(batch))
@@ -210,12 +230,17 @@ class Trial:
         square = float(scores.var(1, ddof=1).mean()) if np.isfinite(scores).all() else math.nan
         return math.sqrt(mean_over_ranks([square / self._per_step], self._device)[0])
 
+    def _of_step(self, position: int) -> list[Any]:
+        """Return copies of the batches of one step: whoever gets them may write into them."""
+        indices = [(position + i) % self._span % len(self._batches) for i in range(self._per_step)]
+        return [copied(self._batches[i]) for i in indices]
+
     def _scores(self, batches: Sequence[Any], repeats: int) -> NDArray[np.float64]:
         """Return the loss of each batch, as often as asked, [batches, repeats]."""
         assert self._evaluate is not None
         self.num_evaluations += repeats * len(batches)
         with scoring(self.model):
-            return np.array([[self._evaluate(batch) for _ in range(repeats)] for batch in batches])
+            return np.array([[self._evaluate(copied(batch)) for _ in range(repeats)] for batch in batches])
 
     def unit_rate(self, rate: float) -> float:
         """Make one update at `rate` and return the rate whose update would move the parameters by their own size.
