@@ -165,3 +165,47 @@ def test_the_record_of_a_sweep_that_broke_at_once_is_plain_json_and_comes_back_e
     loader = DataLoader(TensorDataset(*samples()), batch_size=32)
     result = find(network(), loader, total_steps=np.int64(500), **limits)
     assert cw.RangeTest.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_an_optimizer_that_maximises_is_told_to_negate_the_loss():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    with pytest.raises(cw.ArgumentError) as caught:
+        cw.lr_find(model, optimizer, F.cross_entropy, DataLoader(TensorDataset(*samples()), batch_size=32))
+    assert str(caught.value) == (
+        "optimizer must minimise the loss, got maximize=True in group 0; "
+        "negate the loss instead: the updates are the same"
+    )
+
+
+class Complex(nn.Module):
+    """Linear, with complex weights that begin imaginary."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.complex(torch.zeros(8, 3), 0.1 * torch.randn(8, 3)))
+
+    def forward(self, inputs):
+        return (inputs.to(torch.cfloat) @ self.weight).imag
+
+
+def test_complex_parameters_have_a_rate():
+    torch.manual_seed(0)
+    result = find(Complex(), DataLoader(TensorDataset(*samples(2048)), batch_size=32))
+    assert result.refusal is None
+    assert 0.3 < result.max_lr < 30.0
+
+
+def test_a_step_that_returns_the_loss_with_its_graph_does_not_warn():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train_step(batch):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    loader = DataLoader(TensorDataset(*samples()), batch_size=32)
+    assert cw.lr_find(train_step=train_step, model=model, optimizer=optimizer, train_loader=loader).max_lr is not None

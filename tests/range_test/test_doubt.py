@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.doubt import refuse
-from cyclewise.range_test.result import Curve, Refusal, StopReason
+from cyclewise.range_test.result import Refusal, StopReason
 from cyclewise.range_test.sweep import Sweeps
 from cyclewise.range_test.trial import HeldOut
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import cyclewise as cw
+from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.first_sweep import lost_at
-from cyclewise.range_test.result import Curve
 
 PERIOD, NUM_STEPS = 6, 19
 RATES = np.geomspace(1e-6, 3.0, NUM_STEPS)

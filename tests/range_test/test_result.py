@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ FOUND = RangeTest(
     num_steps=60,
     settings=(("seed", 0), ("sweep", "exponential")),
 )
+ONE_GROUP = replace(FOUND, max_lrs=(0.42,))
 REFUSED = RangeTest(
     curve=Curve(RATES[:2], [1.0, math.nan]),
     stop_reason=StopReason.NONFINITE,
@@ -50,7 +52,7 @@ def test_foreign_json_is_refused():
 
 
 def test_the_policy_is_the_one_that_the_rate_is_meant_for():
-    assert FOUND.policy(200) == OneCycle(max_lr=0.42, total_steps=200, pct_start=0.25)
+    assert ONE_GROUP.policy(200) == OneCycle(max_lr=0.42, total_steps=200, pct_start=0.25)
     assert (FOUND.base_lr, FOUND.constant_lr) == (pytest.approx(0.042), pytest.approx(0.14))
 
 
@@ -123,3 +125,18 @@ def test_a_rate_is_carried_over_to_another_batch_size(optimizer, batch_size, fac
 def test_beyond_its_limits_the_rule_says_to_measure_again(result, batch_size):
     with pytest.raises(SuggestionError, match="measure again with lr_find"):
         result.scaled(batch_size=batch_size)
+
+
+def test_each_group_has_a_policy_of_its_own_and_one_for_all_warns():
+    curve = Curve([1e-3, 1e-2], [1.0, 0.5])
+    groups = RangeTest(
+        curve=curve, stop_reason=StopReason.COMPLETED, max_lr=0.5, interval=(0.2, 1.0), max_lrs=(0.005, 0.5)
+    )
+    assert [policy.max_lr for policy in groups.policies(total_steps=100)] == [0.005, 0.5]
+    with pytest.warns(UserWarning, match="one for each group") as caught:
+        policy = groups.policy(total_steps=100)
+    assert policy == OneCycle(max_lr=0.5, total_steps=100, pct_start=0.25)
+    assert str(caught[0].message) == (
+        "policy() is that of the fastest group alone, the groups have (0.005, 0.5); "
+        "pass policies(100) to PolicyLR, one for each group"
+    )

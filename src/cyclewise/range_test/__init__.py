@@ -1,7 +1,8 @@
 """The LR range test: raise the rate at every step, record the loss, and say where the rate to use lies."""
 
+from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.find import check_options, lr_find, lr_find_by_step, usual_options
-from cyclewise.range_test.result import Curve, RangeTest, Refusal, StopReason
+from cyclewise.range_test.result import RangeTest, Refusal, StopReason
 
 __all__ = [
     "Curve",

@@ -7,7 +7,7 @@ that it was given.
 
 import numpy as np
 
-from cyclewise.range_test.result import Curve
+from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.suggest import FEWEST_POINTS, Array
 
 # Share of the steps whose batches the first sweep takes again and again: at the rates of the first pass over them

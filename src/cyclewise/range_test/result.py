@@ -1,19 +1,19 @@
 """The record of a range test: the curve, the suggestion or the refusal, and everything needed to repeat it."""
 
-import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cyclewise._validation import check_record, one_of, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
 from cyclewise.errors import SuggestionError
 from cyclewise.policies import OneCycle
 from cyclewise.range_test import suggest
+from cyclewise.range_test.curve import Curve, finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,53 +76,6 @@ _REMEDIES = {
         "or a loss that draws more often"
     ),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Rate and loss of the same step, step by step.
-
-    Attributes:
-        lr: rate of the fastest group used in each step, shape [num_steps].
-        loss: loss of each step, before its update, shape [num_steps]; the last one may not be finite.
-    """
-
-    lr: NDArray[np.float64]
-    loss: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "loss"):
-            array = np.array(getattr(self, name), dtype=np.float64)
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Curve):
-            return NotImplemented
-        return np.array_equal(self.lr, other.lr) and np.array_equal(self.loss, other.loss, equal_nan=True)
-
-    def __hash__(self) -> int:
-        return hash((self.lr.tobytes(), self.loss.tobytes()))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a loss that is not finite becomes None."""
-        return {"lr": self.lr.tolist(), "loss": [finite(loss) for loss in self.loss.tolist()]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Curve":
-        """Return the curve that :meth:`to_dict` described."""
-        return cls(values["lr"], np.array([math.nan if loss is None else loss for loss in values["loss"]]))
-
-    def usable(self) -> "Curve":
-        """Return the part before the first loss that is not finite."""
-        is_finite = np.isfinite(self.loss)
-        end = len(is_finite) if is_finite.all() else int(np.argmin(is_finite))
-        return Curve(self.lr[:end], self.loss[:end])
-
-    def read(self) -> suggest.Reading | None:
-        """Return what the usable part says; None where it is too short to be read."""
-        usable = self.usable()
-        return suggest.read(usable.lr, usable.loss) if len(usable.lr) >= suggest.FEWEST_POINTS else None
 
 
 @dataclass(frozen=True)
@@ -203,15 +156,35 @@ class RangeTest:
         return suggest.READINGS[name](curve.lr, reading)
 
     def policy(self, total_steps: int) -> OneCycle:
-        """Return the one-cycle policy of `total_steps` steps that `max_lr` is meant for.
+        """Return the one-cycle policy of `total_steps` steps that `max_lr` is meant for, of the fastest group.
+
+        Raises:
+            SuggestionError: there is no rate; the message says why and what to do.
+            PolicyError: `total_steps` is not a whole number of at least 1.
+
+        Warns:
+            UserWarning: the parameter groups have different rates, which one policy for all would make alike.
+        """
+        policies = self.policies(total_steps)
+        if len(set(self.max_lrs or ())) > 1:
+            warnings.warn(
+                f"policy() is that of the fastest group alone, the groups have {self.max_lrs}; "
+                f"pass policies({total_steps}) to PolicyLR, one for each group",
+                UserWarning,
+                stacklevel=2,
+            )
+        return max(policies, key=lambda policy: policy.max_lr)
+
+    def policies(self, total_steps: int) -> list[OneCycle]:
+        """Return the one-cycle policies of `total_steps` steps, one for each parameter group, in their ratios.
 
         Raises:
             SuggestionError: there is no rate; the message says why and what to do.
             PolicyError: `total_steps` is not a whole number of at least 1.
         """
-        if self.max_lr is None:
+        if self.max_lr is None or self.max_lrs is None:
             raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
-        return OneCycle(max_lr=self.max_lr, total_steps=total_steps, pct_start=0.25)
+        return [OneCycle(max_lr=rate, total_steps=total_steps, pct_start=0.25) for rate in self.max_lrs]
 
     def scaled(self, *, batch_size: int) -> "RangeTest":
         """Return the record with its rates carried over to another batch size, without measuring again.
@@ -371,11 +344,6 @@ class RangeTest:
             y_limits=limits,
             caption="The rate to use lies left of the lowest point of the last sweep, where the loss still falls.",
         )
-
-
-def finite(value: float | None) -> float | None:
-    """Return the value, or None where it is not finite."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _ended(reason: StopReason) -> str:

@@ -14,10 +14,11 @@ import numpy as np
 
 from cyclewise.progress import Bar
 from cyclewise.range_test import suggest
+from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.divergence import Divergence, HighStart
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
 from cyclewise.range_test.overfitting import Course
-from cyclewise.range_test.result import Curve, Refusal, StopReason
+from cyclewise.range_test.result import Refusal, StopReason
 from cyclewise.range_test.trial import HeldOut, Trial
 
 # Decades, about the rate at which an update moves the parameters by their own size.
@@ -212,7 +213,7 @@ def _run(
         if course is not None:
             course.update(rate, trial.score)
         if bar.is_shown:
-            bar.advance(f"lr {rate:.2g}  loss {loss:.4g}")
+            bar.move_to(trial.num_updates, f"lr {rate:.2g}  loss {loss:.4g}")
         if start is not None and start.update(loss):
             seen.curves.append(Curve(np.array(lrs), np.array(losses)))
             seen.stop_reasons.append(StopReason.DIVERGED)

@@ -379,6 +379,7 @@ def _with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[
 
 def _sample(parameter: Tensor) -> Tensor:
     flat = parameter.detach().flatten()
+    flat = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
     return flat[:: max(1, len(flat) // _NUM_SAMPLED)].double().clone()
 
 

@@ -105,7 +105,7 @@ def search_start(
     evaluate = Evaluate(space, objective, validate, redraw, search.seed)
     held = [generator for function in (objective, validate) for generator in generators_in(function)]
     with ExitStack() as stack:
-        stack.enter_context(preserve(space.model, held))
+        stack.enter_context(preserve(space.model, held, objective, validate))
         journal = None
         if checkpoint is not None:
             journal = stack.enter_context(Journal(checkpoint, {**search.header, "deterministic": deterministic}))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cyclewise.start.space import Space
 from cyclewise.start.variables import Point
@@ -18,6 +19,7 @@ from cyclewise.state import Snapshot, seed_everything
 
 Objective = Callable[[nn.Module], float]
 _PRIME = 1_000_003
+_DRAWING = (DataLoader, torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 class Job(NamedTuple):
@@ -92,7 +94,7 @@ class Evaluate:
 
 
 def generators_in(function: Any) -> list[Any]:
-    """Return the random number generators that a function, its closure or its bound arguments hold.
+    """Return the random number generators that a function, its closure, bound arguments or global loaders hold.
 
     >>> generator = torch.Generator()
     >>> generators_in(functools.partial(print, generator)) == [generator]
@@ -108,8 +110,16 @@ def _within(item: Any, depth: int = 3) -> list[Any]:
     elif isinstance(item, types.MethodType):
         inner = [item.__func__, item.__self__]
     elif isinstance(item, types.FunctionType):
-        inner = [_content(cell) for cell in item.__closure__ or ()]
+        inner = [_content(cell) for cell in item.__closure__ or ()] + _named_by(item.__code__, item.__globals__)
     return [item, *(found for part in inner if depth for found in _within(part, depth - 1))]
+
+
+def _named_by(code: types.CodeType, names: dict[str, Any]) -> list[Any]:
+    # Of the globals that a function names, those that draw: any other may be as large as the program.
+    own = [names.get(name) for name in code.co_names]
+    drawing = [item for item in own if isinstance(item, _DRAWING)]
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return drawing + [item for part in inner for item in _named_by(part, names)]
 
 
 def _content(cell: Any) -> Any:
