@@ -70,15 +70,19 @@ class Oracle:
         ]
         return float(np.mean(regrets))
 
-    def one_seed_regrets(self) -> list[float]:
+    def one_seed_regrets(self, bandwidth: float = _BANDWIDTH) -> list[float]:
         """Return, for each seed, the regret of the rate whose whole run ended best with it, judged on the others.
 
-        It is what trying every rate of the grid to the end, once, would lose: no shorter test knows more.
+        It is what trying every rate of the grid to the end, once, would lose.
+
+        Args:
+            bandwidth: the losses of the one seed are smoothed over so many decades.
         """
         seeds = range(len(self.start))
         return [
             self._regret_at(
-                self._dense()[int(np.argmin(self._curve([seed])))], [other for other in seeds if other != seed]
+                self._dense()[int(np.argmin(self._curve([seed], bandwidth)))],
+                [other for other in seeds if other != seed],
             )
             for seed in seeds
         ]
@@ -108,13 +112,13 @@ class Oracle:
         loss = float(np.interp(math.log10(rate), np.log10(self._dense()), curve))
         return float(np.clip((loss - curve.min()) / (start - curve.min()), 0.0, 1.0))
 
-    def _curve(self, seeds: Sequence[int]) -> Any:
+    def _curve(self, seeds: Sequence[int], bandwidth: float = _BANDWIDTH) -> Any:
         start = np.array(self.start)[list(seeds), None]
         losses = np.array(self.losses)[list(seeds)]
         means = np.where(np.isfinite(losses), np.minimum(losses, start), start).mean(0)
         # A straight line through the neighbours, so that a slope is not flattened at the ends of the grid.
         positions, at = np.log10(self.rates), np.log10(self._dense())[:, None]
-        weights = np.exp(-0.5 * ((positions - at) / _BANDWIDTH) ** 2)
+        weights = np.exp(-0.5 * ((positions - at) / bandwidth) ** 2)
         # Between coarse points the kernel may see nobody: then the line through the nearest two is what counts.
         linear = np.interp(at[:, 0], positions, means)
         offset = positions - at

@@ -27,6 +27,10 @@ _FIRST_LOW, _FIRST_HIGH = -5.0, 1.5
 _SECOND_LOW, _SECOND_HIGH = -3.0, -0.1
 # Decades, below the beginning and above the end of the second sweep's valley floor.
 _THIRD_LOW, _THIRD_HIGH = -0.9, 0.5
+# With momentum a fast sweep spikes long before the loss is lost, and takes the spike for the end of its valley: so
+# near, in decades, to the rate that lost the loss the third goes at least, if the first had steps enough to tell.
+_THIRD_HIGH_WITH_MOMENTUM = -0.45
+_FEWEST_TO_TELL = 19
 # Decades, below the end of a second sweep that shows no valley.
 _BELOW_END = -1.0
 _GUESS = 1e-3
@@ -146,10 +150,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley=True)
         if seen.is_refused():
             return seen
-        floor_low, floor_high = _floor(seen.curves[-1])
-    else:
-        floor_low = floor_high = 10.0 ** (lost - 0.8)
-    low, high = limits.clip(floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH)
+    low, high = limits.clip(*_last_range(trial, seen, lost, tells=first >= _FEWEST_TO_TELL))
     levels, fall = seen.curves[0].usable().loss[:period].tolist(), _fall(seen.curves[-1])
     most_beginnings = _MOST_BEGINNINGS if second else 1
     trial.compares_targets = True
@@ -164,6 +165,24 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = limits.clip(low * 10.0**_ANEW_LOW, low * 10.0**_ANEW_HIGH)
     seen.gaps = trial.gaps
     return seen
+
+
+def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tuple[float, float]:
+    """Return the rates that the last sweep is to pass.
+
+    Args:
+        trial: what is swept.
+        seen: the sweeps before it.
+        lost: decade of the rate at which the first lost the loss.
+        tells: whether it had steps enough to be believed.
+    """
+    first = seen.curves[0]
+    floor_low, floor_high = _floor(seen.curves[1]) if len(seen.curves) > 1 else (10.0 ** (lost - 0.8),) * 2
+    low, high = floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH
+    is_lost = seen.stop_reasons[0] is not StopReason.COMPLETED or 10.0**lost < first.lr[-1]
+    if tells and is_lost and trial.has_momentum() and not suggest.are_few(trial.num_samples):
+        high = max(high, 10.0 ** (lost + _THIRD_HIGH_WITH_MOMENTUM))
+    return low, high
 
 
 def _first_range(trial: Trial, limits: Range) -> tuple[float, float] | Refusal:
