@@ -7,7 +7,7 @@ model more than once is copied each time.
 
 import copy
 import dataclasses
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ def _copied(value: Any, device: torch.device | None, copies: dict[int, Any]) -> 
         new = copies[id(value)] = copy.copy(value)  # its own kind of copy: a defaultdict's factory goes along
         for key, item in value.items():
             new[key] = _copied(item, device, copies)
+    elif isinstance(value, Mapping):
+        new = type(value)({key: _copied(item, device, copies) for key, item in value.items()})  # type: ignore[call-arg]
     elif isinstance(value, list):
         new = copies[id(value)] = copy.copy(value)
         new[:] = [_copied(item, device, copies) for item in value]

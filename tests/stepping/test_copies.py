@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -92,6 +93,13 @@ def test_mappings_keep_their_type_and_what_else_they_hold(batch):
     assert list(batch) == ["x"]
     assert getattr(copy, "default_factory", None) is getattr(batch, "default_factory", None)
     assert getattr(copy, "name", None) == getattr(batch, "name", None)
+
+
+def test_a_mapping_that_cannot_be_changed_is_rebuilt():
+    batch = MappingProxyType({"x": torch.ones(2)})
+    copy = copied(batch)
+    assert type(copy) is MappingProxyType
+    assert copy["x"].data_ptr() != batch["x"].data_ptr()
 
 
 def test_anything_else_is_passed_on_as_it_is():
