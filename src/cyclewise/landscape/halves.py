@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cyclewise.copies import copied
 from cyclewise.landscape.moments import Moments, moments_of
 from cyclewise.landscape.parts import batch_size, parts_of
 from cyclewise.landscape.unavailable import Unavailable
@@ -76,6 +77,6 @@ def _two_parts(batches: Sequence[Any]) -> list[tuple[Any, int]]:
 
 
 def _gradient(step: Step, batch: Any, parameters: Sequence[Tensor], scale: float) -> Tensor:
-    loss = step.loss(batch)
+    loss = step.loss(copied(batch, step.device))  # the batch is the loop's, which may go on with it
     gradient = torch.autograd.grad(loss if scale == 1.0 else loss * scale, parameters, materialize_grads=True)
     return torch.cat([(part.to_dense() if part.is_sparse else part).float().flatten() for part in gradient])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from cyclewise.copies import copied
 from cyclewise.landscape.costs import LOSS_COST
 from cyclewise.landscape.measurements import Inputs
 from cyclewise.landscape.objective import Objective
@@ -36,10 +37,11 @@ def measure_inputs(objective: Objective) -> tuple[Inputs, ...]:
     handles = [m.register_forward_pre_hook(sums) for m in modules]
     handles += [m.register_forward_pre_hook(sums.close) for m in blinds]
     try:
-        for index, batch in enumerate(objective.batches):
+        for index in range(objective.num_batches):
+            batch = copied(objective.batches[index])
             sums.start({tensor.untyped_storage().data_ptr() for tensor in _tensors(batch)})
             with objective.still(index), torch.no_grad():
-                objective.batch_loss(index)
+                objective.batch_loss(index, batch=batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
 from cyclewise.landscape.parts import batch_size
 from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
@@ -96,8 +97,8 @@ def losses_on_line(
             if gathered:
                 with _gathering(gathered):
                     for batch in batches:
-                        batch_loss(model, loss_fn, batch)
-            result.append([float(batch_loss(model, loss_fn, batch)) for batch in batches])
+                        batch_loss(model, loss_fn, copied(batch))
+            result.append([float(batch_loss(model, loss_fn, copied(batch))) for batch in batches])
     return result
 
 

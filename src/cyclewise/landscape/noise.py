@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cyclewise.copies import copied
 from cyclewise.landscape.moments import STD_ERRORS, Moments, Products, fieller, moments_of
 from cyclewise.landscape.objective import LOSS_COST, Objective
 from cyclewise.landscape.parts import batch_size, parts_of
@@ -257,14 +258,14 @@ def _part_gradient(objective: Objective, index: int, place: int, part: Any) -> t
     still = partial(objective.still, objective.num_all_batches * (place + 1) + index)
     try:
         with still():
-            loss = batch_loss(objective.model, objective.loss_fn, part)
+            loss = batch_loss(objective.model, objective.loss_fn, copied(part))
             gradient = objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
     except Exception:
         # The model has run on the batch itself: what it can't take is a part. But what does not fail again was no
         # matter of the part.
         try:
             with still():
-                batch_loss(objective.model, objective.loss_fn, part)
+                batch_loss(objective.model, objective.loss_fn, copied(part))
         except Exception:
             return None
         raise

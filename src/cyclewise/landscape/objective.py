@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclewise._validation import describe, instance
+from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.landscape.costs import BLOCK_COST
 from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
@@ -20,7 +21,7 @@ from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
 from cyclewise.loaders import Batches
 from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
-from cyclewise.stepping import LossFunction, batch_loss, device_of, to_device
+from cyclewise.stepping import LossFunction, batch_loss, device_of
 
 _MOST_BYTES = 2 * 2**30
 
@@ -38,7 +39,7 @@ class Objective:
     Args:
         model: the model; its parameters that require a gradient are the function's argument.
         loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None takes ``output.loss`` for dict batches.
-        batches: a list of batches or a loader; one batch is enough. All of them are kept in memory.
+        batches: a list of batches or a loader; one batch is enough. Copies of all of them are kept in memory.
         dtype: the precision to evaluate in, for example ``torch.float64``; None keeps the model's own, but half
             precisions become float32.
         seed: of the dropout masks; batch i draws them from ``seed + i``.
@@ -47,7 +48,7 @@ class Objective:
 
     Attributes:
         model, loss_fn: as given.
-        batches: the list of batches, on the model's device.
+        batches: the list of copies, on the model's device; the model is given another copy at every evaluation.
         parameters: the parameters that require a gradient, each once.
         names: their names in the model.
         named: both, name to parameter.
@@ -112,7 +113,7 @@ class Objective:
         self.dtype = dtype or torch.promote_types(self.parameters[0].dtype, self.parameters[-1].dtype)
         self.cost = 0.0
         self.most_bytes = most_bytes
-        self.batches = [converted(to_device(batch, self.device), dtype) for batch in listed(batches)]
+        self.batches = [converted(batch, dtype) for batch in listed(batches, self.device)]
         self.num_batches = len(self.batches)
         everything = list(self.model.parameters())
         self.first_batch, self.num_all_batches = _share(self.num_batches, self.device)
@@ -213,9 +214,15 @@ class Objective:
         """
         return self._stillness.hold(index, twice=twice)
 
-    def batch_loss(self, index: int) -> Tensor:
-        """Return the loss of batch `index` with its graph; call it inside :meth:`still`."""
-        loss = batch_loss(self.model, self.loss_fn, self.batches[index])
+    def batch_loss(self, index: int, *, batch: Any = None) -> Tensor:
+        """Return the loss of batch `index` with its graph; call it inside :meth:`still`.
+
+        Args:
+            index: of the batch.
+            batch: a copy of it that the model may write into, for who must know the tensors that the model is given.
+        """
+        own = copied(self.batches[index]) if batch is None else batch
+        loss = batch_loss(self.model, self.loss_fn, own)
         if torch.is_grad_enabled() and not loss.requires_grad:
             raise ArgumentError(
                 "loss_fn must return a loss that depends on the parameters, got one without a gradient; "
@@ -254,8 +261,10 @@ class Objective:
         return sum_over_ranks(total) / self.num_all_batches
 
 
-def listed(batches: Any) -> list[Any]:
-    """Return the batches of a list or loader as a list.
+def listed(batches: Any, device: torch.device) -> list[Any]:
+    """Return copies of the batches of a list or loader, on `device`, as a list.
+
+    They are copied one by one, since a loader may fill one buffer again and again.
 
     Raises:
         ArgumentTypeError: they can be iterated only once.
@@ -265,7 +274,7 @@ def listed(batches: Any) -> list[Any]:
         raise ArgumentError(
             "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]"
         )
-    return list(Batches(batches, name="batches").one_pass())
+    return [copied(batch, device) for batch in Batches(batches, name="batches").one_pass()]
 
 
 def _share(num_batches: int, device: torch.device) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from cyclewise.landscape.line import check_same_shapes, losses_on_line, state_of
 from cyclewise.landscape.objective import listed
 from cyclewise.ranks import gathered
 from cyclewise.state import preserve
-from cyclewise.stepping import LossFunction, device_of, to_device
+from cyclewise.stepping import LossFunction, device_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -220,7 +220,7 @@ def barrier(
         first, second = state_of(model_a), state_of(model_b)
         check_same_shapes(first, second, names=("model_a", "model_b"))
         second = {name: value.to(device) for name, value in second.items()}
-        placed = [to_device(batch, device) for batch in listed(batches)]
+        placed = listed(batches, device)
         positions = [i / (num_points - 1) for i in range(num_points)]
         losses = losses_on_line(model_a, loss_fn, placed, first, second, positions)
     shares = gathered(losses)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cyclewise._validation import whole
+from cyclewise.copies import copied
 from cyclewise.landscape import Diagnosis, diagnose
 from cyclewise.landscape.positions import thinned
 from cyclewise.state import preserve
@@ -47,7 +48,7 @@ class DiagnoseMethods(Parts):
         step = self._step()
         with preserve(self.model, data=(self.own_data.train_loader,)):
             step.train_mode()
-            batches = [step.placed(batch) for batch in islice(iter(self.own_data.train_loader), num_batches)]
+            batches = [copied(step.placed(batch)) for batch in islice(iter(self.own_data.train_loader), num_batches)]
             return diagnose(self.model, self.loss_fn, batches, **options)
 
     def remember_start(self) -> None:
