@@ -1,8 +1,8 @@
 """What makes a start a good one: functions of a model that return a number, lower is better.
 
-Any function ``objective(candidate) -> float`` will do. These hold their batches, so that all candidates see the same
-ones (common random numbers); the random numbers that they draw, such as the order of the batches, come from torch's
-global generator, which a search seeds the same for every candidate.
+Any function ``objective(candidate) -> float`` will do. These hold their batches and give each candidate copies, so that
+all candidates see the same ones (common random numbers); the random numbers that they draw, such as the order of the
+batches, come from torch's global generator, which a search seeds the same for every candidate.
 """
 
 import math
@@ -17,6 +17,7 @@ from torch.func import functional_call, grad, vmap
 from torch.optim import Optimizer
 
 from cyclewise._validation import positive, whole
+from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError, ArgumentTypeError, SuggestionError
 from cyclewise.loaders import Batches
 from cyclewise.policies import Constant, OneCycle, Policy
@@ -123,7 +124,7 @@ class TrainingRun:
         candidate.train()
         order = [int(i) for _ in range(self._num_passes()) for i in torch.randperm(len(self.train_batches))]
         for index in order[: self.num_steps]:
-            loss = step([self.train_batches[index]])
+            loss = step([copied(self.train_batches[index], step.device)])
             if not torch.isfinite(loss):
                 return math.nan
             if scheduler.last_epoch < self.num_steps - 1:
@@ -215,13 +216,14 @@ def _functional_loss(
     def call(*arguments: Any, **named: Any) -> Any:
         return functional_call(model, values, arguments, named)
 
-    return torch.stack([batch_loss(call, loss_fn, batch) for batch in batches]).mean()
+    # Copied here and not by the callers: within torch.func.grad a model may only write into what was made within it.
+    return torch.stack([batch_loss(call, loss_fn, copied(batch)) for batch in batches]).mean()
 
 
 def _mean_loss(model: nn.Module, loss_fn: LossFunction | None, batches: list[Any]) -> float:
     device = device_of(model)
     with evaluating(model):
-        losses = [batch_loss(model, loss_fn, to_device(batch, device)) for batch in batches]
+        losses = [batch_loss(model, loss_fn, copied(batch, device)) for batch in batches]
         return float(torch.stack(losses).mean())
 
 
@@ -236,7 +238,7 @@ def _first(loader: Any, number: int, name: str) -> list[Any]:
         raise ArgumentTypeError(f"{name} must be a loader or a list of batches, got None; pass what there is")
     batches = []
     for batch in Batches(loader, name=name).one_pass():
-        batches.append(batch)
+        batches.append(copied(batch))
         if len(batches) == number:
             break
     if not batches:

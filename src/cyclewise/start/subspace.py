@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from cyclewise._validation import one_of, positive, whole
+from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
 from cyclewise.start.space import Space, check_model, trained
 from cyclewise.start.variables import Coordinates, Point
 from cyclewise.state import preserve
-from cyclewise.stepping import batch_loss, device_of, to_device
+from cyclewise.stepping import batch_loss, device_of
 
 _LARGEST_FULL_SPACE = 10_000
 
@@ -178,7 +179,7 @@ def _spanned(
     with preserve(model):
         for batch in batches:
             gradients = torch.autograd.grad(
-                batch_loss(model, loss_fn, to_device(batch, device_of(model))),
+                batch_loss(model, loss_fn, copied(batch, device_of(model))),
                 list(parameters.values()),
                 allow_unused=True,
             )

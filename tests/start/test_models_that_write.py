@@ -1,0 +1,94 @@
+"""Candidates that write into the batch they are given, and loaders that fill one buffer again and again."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import cyclewise as cw
+
+
+class Halving(nn.Module):
+    """Halve the inputs, in place or not, before a linear layer."""
+
+    def __init__(self, *, in_place):
+        super().__init__()
+        self.in_place = in_place
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        return self.head(inputs.mul_(0.5) if self.in_place else inputs * 0.5)
+
+
+class OneBuffer:
+    """A loader that fills the same two tensors for every batch."""
+
+    def __init__(self, batches):
+        self._batches = batches
+        self._inputs, self._targets = (torch.empty_like(item) for item in batches[0])
+
+    def __iter__(self):
+        for inputs, targets in self._batches:
+            yield self._inputs.copy_(inputs), self._targets.copy_(targets)
+
+
+def pair():
+    """Return the model that writes, the same one that does not, and batches."""
+    torch.manual_seed(0)
+    writing = Halving(in_place=True)
+    plain = Halving(in_place=False)
+    plain.load_state_dict(writing.state_dict())
+    return writing, plain, [(torch.randn(16, 6), torch.randint(3, (16,))) for _ in range(3)]
+
+
+def scored(objective, model):
+    torch.manual_seed(1)
+    return objective(copy.deepcopy(model))
+
+
+OBJECTIVES = {
+    "short run": lambda batches: cw.short_run(F.cross_entropy, batches, batches, max_lr=0.1, num_steps=5),
+    "loss after": lambda batches: cw.loss_after(F.cross_entropy, batches, batches, lr=0.1, num_steps=5),
+    "held-out": lambda batches: cw.HeldOutLoss(F.cross_entropy, batches),
+    "balance": lambda batches: cw.GradientBalance(F.cross_entropy, batches),
+}
+
+
+@pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_the_same_candidate_has_the_same_value_every_time(make):
+    writing, plain, batches = pair()
+    before = copy.deepcopy(batches)
+    objective = make(batches)
+    found = [scored(objective, writing) for _ in range(3)]
+    assert found == [scored(objective, plain)] * 3
+    assert all(torch.equal(*inputs) for inputs in zip(batches[0], before[0], strict=True))
+
+
+def test_several_candidates_at_once_leave_the_batches_alone():
+    writing, plain, batches = pair()
+    stacked = {name: torch.stack([p.detach(), 2 * p.detach()]) for name, p in writing.named_parameters()}
+    for make in (cw.HeldOutLoss, cw.GradientBalance):
+        objective = make(F.cross_entropy, batches)
+        found = [objective.losses(writing, stacked) for _ in range(2)]
+        assert torch.equal(*found)
+        assert torch.equal(found[0], objective.losses(plain, stacked))
+
+
+def test_what_is_held_of_a_loader_that_fills_one_buffer_are_its_batches():
+    _, plain, batches = pair()
+    for name in ("short run", "loss after"):
+        assert scored(OBJECTIVES[name](OneBuffer(batches)), plain) == scored(OBJECTIVES[name](batches), plain)
+
+
+def test_directions_of_gradients_leave_the_batches_alone():
+    writing, plain, batches = pair()
+    before = copy.deepcopy(batches)
+    spaces = [
+        cw.Subspace(model, 2, directions="gradient", loss_fn=F.cross_entropy, batches=batches)
+        for model in (writing, plain)
+    ]
+    assert all(torch.equal(*inputs) for inputs in zip(batches[0], before[0], strict=True))
+    found, expected = (space.stack([{"coordinates": (0.5, -0.5)}]) for space in spaces)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
