@@ -43,18 +43,18 @@ def _copied(value: Any, device: torch.device | None, copies: dict[int, Any]) -> 
     new: Any
     if isinstance(value, Tensor):
         new = copies[id(value)] = _copied_tensor(value, device)
+    elif isinstance(value, tuple):
+        items = [_copied(item, device, copies) for item in value]
+        new = type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
+    elif isinstance(value, list):
+        new = copies[id(value)] = copy.copy(value)
+        new[:] = [_copied(item, device, copies) for item in value]
     elif isinstance(value, MutableMapping):
         new = copies[id(value)] = copy.copy(value)  # its own kind of copy: a defaultdict's factory goes along
         for key, item in value.items():
             new[key] = _copied(item, device, copies)
     elif isinstance(value, Mapping):
         new = type(value)({key: _copied(item, device, copies) for key, item in value.items()})  # type: ignore[call-arg]
-    elif isinstance(value, list):
-        new = copies[id(value)] = copy.copy(value)
-        new[:] = [_copied(item, device, copies) for item in value]
-    elif isinstance(value, tuple):
-        items = (_copied(item, device, copies) for item in value)
-        new = type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         new = copies[id(value)] = copy.copy(value)
         for field in dataclasses.fields(value):
@@ -67,6 +67,8 @@ def _copied(value: Any, device: torch.device | None, copies: dict[int, Any]) -> 
 
 def _copied_tensor(tensor: Tensor, device: torch.device | None) -> Tensor:
     # A leaf stays a leaf, which a loss may ask for the derivative by its inputs; a graph behind it stays attached.
-    own = tensor.detach() if tensor.is_leaf else tensor
-    new = own.clone() if device is None else own.to(device, non_blocking=True, copy=True)
-    return new.requires_grad_() if tensor.is_leaf and tensor.requires_grad else new
+    if tensor.requires_grad and tensor.is_leaf:
+        return _copied_tensor(tensor.detach(), device).requires_grad_()
+    if device is None or device == tensor.device:
+        return tensor.clone()
+    return tensor.to(device, non_blocking=True, copy=True)
