@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclewise._validation import describe, instance, whole
+from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
 from cyclewise.loaders import Batches, check_loader
 from cyclewise.progress import Bar, Progress, progress_bar
@@ -238,7 +239,8 @@ class Ensemble:
         )
 
     def _forward(self, inputs: Any) -> Tensor:
-        output = forward(self._model, to_device(inputs, device_of(self._model)))
+        # A copy, since the loader may yield the same tensors to the next member.
+        output = forward(self._model, copied(inputs, device_of(self._model)))
         if not isinstance(output, Tensor):
             output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
         if not isinstance(output, Tensor) or output.ndim == 0:
