@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclewise._validation import describe
-from cyclewise.errors import ArgumentError, CyclewiseError
+from cyclewise.errors import ArgumentError, ArgumentTypeError, CyclewiseError
 
 # Losses that take the mean over elements, and broadcast shapes that differ instead of refusing them.
 _ELEMENTWISE_FUNCTIONS = frozenset({F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss})
@@ -28,6 +28,26 @@ def shape(value: Any) -> str:
     'torch.float32 of shape (2, 3)'
     """
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def check_loss_fn(loss_fn: Any) -> None:
+    """Raise :class:`ArgumentTypeError` unless `loss_fn` is a function of outputs and targets, or None.
+
+    A class can be called too: ``nn.CrossEntropyLoss(outputs, targets)`` makes a loss of odd settings, or fails in a way
+    that blames the targets.
+    """
+    if isinstance(loss_fn, type):
+        name = loss_fn.__name__
+        call = f"nn.{name}()" if _is_torchs(loss_fn) else f"{name}()"
+        raise ArgumentTypeError(
+            f"loss_fn must be a function (outputs, targets) -> scalar tensor, got the class {name}; "
+            f"pass an instance of it, {call}"
+        )
+    if loss_fn is not None and not callable(loss_fn):
+        raise ArgumentTypeError(
+            f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
+            "pass for example torch.nn.functional.cross_entropy"
+        )
 
 
 def is_elementwise(loss_fn: Any) -> bool:

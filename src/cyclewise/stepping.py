@@ -45,7 +45,7 @@ class Step:
         is_updating: whether the optimizer is writing at this moment; an exception then leaves a half-made update.
 
     Raises:
-        ArgumentTypeError: `optimizer` is no torch optimizer, or `loss_fn` cannot be called.
+        ArgumentTypeError: `optimizer` is no torch optimizer, or `loss_fn` is no function.
         ArgumentError: `accumulation_steps` is not a whole number of at least 1.
 
     Example:
@@ -78,11 +78,7 @@ class Step:
             "a torch.optim.Optimizer",
             way_out="make one first, for example torch.optim.SGD(model.parameters(), lr=0.1)",
         )
-        if loss_fn is not None and not callable(loss_fn):
-            raise ArgumentTypeError(
-                f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
-                "pass for example torch.nn.functional.cross_entropy"
-            )
+        mismatch.check_loss_fn(loss_fn)
         self.model = model
         self.optimizer = optimizer
         self.accumulation_steps = whole(

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cyclewise._validation import describe, instance
+from cyclewise._validation import instance
 from cyclewise.copies import copied
-from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.errors import ArgumentError
 from cyclewise.landscape.costs import BLOCK_COST
 from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
 from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
 from cyclewise.loaders import Batches
+from cyclewise.mismatch import check_loss_fn
 from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
 from cyclewise.stepping import LossFunction, batch_loss, device_of
 
@@ -61,7 +62,7 @@ class Objective:
         cost: what has been spent, in gradient evaluations: one is forward and backward over all batches.
 
     Raises:
-        ArgumentTypeError: `model` is no module, `loss_fn` cannot be called, or `batches` can be iterated only once.
+        ArgumentTypeError: `model` is no module, `loss_fn` is no function, or `batches` can be iterated only once.
         ArgumentError: no parameter requires a gradient, or there is no batch.
 
     Example:
@@ -90,11 +91,7 @@ class Objective:
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be measured")
-        if loss_fn is not None and not callable(loss_fn):
-            raise ArgumentTypeError(
-                f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
-                "pass for example torch.nn.functional.cross_entropy"
-            )
+        check_loss_fn(loss_fn)
         self.model = _unwrapped(model)
         self.loss_fn = loss_fn
         self.device = device_of(self.model)

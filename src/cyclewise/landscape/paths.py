@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from cyclewise._validation import check_record, describe, instance, whole
+from cyclewise._validation import check_record, instance, whole
 from cyclewise.drawing import Chart, Line, Mark, Section
-from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.line import check_same_shapes, losses_on_line, state_of
 from cyclewise.landscape.objective import listed
+from cyclewise.mismatch import check_loss_fn
 from cyclewise.ranks import gathered
 from cyclewise.state import preserve
 from cyclewise.stepping import LossFunction, device_of
@@ -192,7 +192,7 @@ def barrier(
 
     Raises:
         ArgumentError: the models differ in the names or shapes of their parameters, or `num_points` is below 3.
-        ArgumentTypeError: a model is no module, or `batches` can be iterated only once.
+        ArgumentTypeError: a model is no module, `loss_fn` is no function, or `batches` can be iterated only once.
 
     Example:
         >>> import torch
@@ -209,11 +209,7 @@ def barrier(
     """
     for name, model in (("model_a", model_a), ("model_b", model_b)):
         instance(name, model, nn.Module, "a torch.nn.Module", way_out="pass the two models that are to be compared")
-    if loss_fn is not None and not callable(loss_fn):
-        raise ArgumentTypeError(
-            f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
-            "pass for example torch.nn.functional.cross_entropy"
-        )
+    check_loss_fn(loss_fn)
     whole("num_points", num_points, minimum=3, way_out="pass for example 21")
     device = device_of(model_a)
     with preserve(model_a, model_b, loss_fn, data=[batches]):

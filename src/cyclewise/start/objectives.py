@@ -20,6 +20,7 @@ from cyclewise._validation import positive, whole
 from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError, ArgumentTypeError, SuggestionError
 from cyclewise.loaders import Batches
+from cyclewise.mismatch import check_loss_fn
 from cyclewise.policies import Constant, OneCycle, Policy
 from cyclewise.range_test import RangeTest, lr_find
 from cyclewise.scheduler import PolicyLR
@@ -54,6 +55,7 @@ def short_run(
         num_valid_batches: how many batches to score on.
 
     Raises:
+        ArgumentTypeError: `loss_fn` is no function, or a loader is none.
         ArgumentError: an argument has a value that cannot work, or a range test found no rate.
 
     >>> batches = [(torch.randn(8, 3), torch.randn(8, 1)) for _ in range(4)]
@@ -61,6 +63,7 @@ def short_run(
     >>> 0 < objective(nn.Linear(3, 1)) < 10
     True
     """
+    check_loss_fn(loss_fn)
     if isinstance(max_lr, RangeTest):
         if max_lr.max_lr is None:
             raise SuggestionError(f"max_lr must be a range test that found a rate, got {max_lr}; pass a rate")
@@ -84,6 +87,7 @@ def loss_after(
     num_valid_batches: int = 8,
 ) -> "TrainingRun":
     """Return the objective "held-out loss after `num_steps` steps at the constant rate `lr`"; see :func:`short_run`."""
+    check_loss_fn(loss_fn)
     rate = positive("lr", lr, way_out="pass a rate, for example that of lr_find(...).constant_lr")
     steps = whole("num_steps", num_steps, minimum=1, way_out="pass a number of steps, for example 20")
     held = _held(train_loader, valid_loader, steps, num_valid_batches)
@@ -154,6 +158,9 @@ class HeldOutLoss:
     loss_fn: LossFunction | None
     batches: list[Any]
 
+    def __post_init__(self) -> None:
+        check_loss_fn(self.loss_fn)
+
     def __call__(self, candidate: nn.Module) -> float:
         """Return the mean loss over the batches, in eval mode."""
         return _mean_loss(candidate, self.loss_fn, self.batches)
@@ -188,6 +195,9 @@ class GradientBalance:
 
     loss_fn: LossFunction | None
     batches: list[Any]
+
+    def __post_init__(self) -> None:
+        check_loss_fn(self.loss_fn)
 
     def __call__(self, candidate: nn.Module) -> float:
         """Return the imbalance."""

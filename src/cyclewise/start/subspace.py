@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cyclewise._validation import one_of, positive, whole
 from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
+from cyclewise.mismatch import check_loss_fn
 from cyclewise.start.space import Space, check_model, trained
 from cyclewise.start.variables import Coordinates, Point
 from cyclewise.state import preserve
@@ -173,6 +174,7 @@ def _spanned(
 ) -> list[dict[str, Tensor]]:
     if loss_fn is None:
         raise ArgumentError("loss_fn must be given for directions spanned by gradients, got None; pass the loss")
+    check_loss_fn(loss_fn)
     parameters = trained(model)
     vectors: list[Tensor] = []
     scales = torch.cat([torch.full((p.numel(),), scale(p), dtype=torch.float64) for p in parameters.values()])

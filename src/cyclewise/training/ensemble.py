@@ -15,6 +15,7 @@ from cyclewise._validation import describe, instance, whole
 from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
 from cyclewise.loaders import Batches, check_loader
+from cyclewise.mismatch import check_loss_fn
 from cyclewise.progress import Bar, Progress, progress_bar
 from cyclewise.state import Snapshot, preserve, seed_everything
 from cyclewise.stepping import LossFunction, device_of, evaluating, forward, split_batch, to_device
@@ -83,6 +84,7 @@ class Ensemble:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model of the snapshots")
         instance("states", states, Sequence, "a sequence of state dicts", way_out="pass snapshots.states")
         instance("data", data, Data, "a Data", way_out="pass Data(train_loader, valid_loader)")
+        check_loss_fn(loss_fn)
         if not states:
             raise ArgumentError(
                 "states must hold at least one snapshot, got none; call fit_sgdr(..., snapshots=True) first"

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from cyclewise._validation import describe, instance, one_of, positive, whole
 from cyclewise.clipping import make_clip
-from cyclewise.errors import ArgumentError, ArgumentTypeError, DivergedError
+from cyclewise.errors import ArgumentError, DivergedError
+from cyclewise.mismatch import check_loss_fn
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, check_options, lr_find_by_step
@@ -114,11 +115,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model that is to be trained")
         one_of("on_divergence", on_divergence, ("raise", "rollback"))
         check_progress(progress)
-        if loss_fn is not None and not callable(loss_fn):
-            raise ArgumentTypeError(
-                f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
-                "pass for example torch.nn.functional.cross_entropy"
-            )
+        check_loss_fn(loss_fn)
         self.runtime = Runtime(accelerator, mixed_precision)
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.runtime.place(self.model)
