@@ -41,7 +41,7 @@ class Comparison:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Comparison) and self.to_dict() == other.to_dict()
+        return isinstance(other, Comparison) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
         return hash((self.rows, self.question))

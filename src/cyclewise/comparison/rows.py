@@ -109,10 +109,14 @@ class Row:
         return f"{self.name}: {self.verdict}"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Row) and self.to_dict() == other.to_dict()
+        return isinstance(other, Row) and self._found() == other._found()
 
     def __hash__(self) -> int:
         return hash((self.name, self.values))
+
+    def _found(self) -> dict[str, Any]:
+        times = dict.fromkeys(("seconds", "seconds_to_target", "tuning_seconds"))
+        return {**self.to_dict(), **times, "runs": self.runs}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

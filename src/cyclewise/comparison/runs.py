@@ -62,10 +62,13 @@ class Run:
     seconds: float = 0.0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Run) and self.to_dict() == other.to_dict()
+        return isinstance(other, Run) and self._found() == other._found()
 
     def __hash__(self) -> int:
         return hash((self.seed, self.start, self.num_steps))
+
+    def _found(self) -> dict[str, Any]:
+        return {**vars(self), "seconds": None}
 
     def final(self, metric: str) -> float | None:
         """Return a metric at the end, on validation data; None where the run diverged or the number is not finite."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from cyclewise.comparison.crew import Crew
@@ -31,7 +31,7 @@ class Tuned:
     policy: Policy | None
     lr: float | None
     num_steps: int = 0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     candidates: tuple[tuple[float, float | None], ...] = ()
     refusal: str = ""
     is_at_edge: bool = False

@@ -4,7 +4,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cyclewise.errors import WorkerError
@@ -27,7 +27,7 @@ class Outcome:
     key: Any
     value: Any = None
     error: Exception | None = None
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     traceback: str = ""
 
     @property

@@ -36,7 +36,7 @@ class Experiment:
     setting: Mapping[str, str] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Experiment) and self.to_dict() == other.to_dict()
+        return isinstance(other, Experiment) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
         return hash((self.number, self.seeds, *self.runs))
