@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from cyclewise import mismatch
 from cyclewise._validation import describe, instance, whole
 from cyclewise.clipping import Clip
-from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.errors import ArgumentError
 
 LossFunction = Callable[..., Tensor]
 
@@ -243,8 +243,8 @@ def forward(model: Callable[..., Any], inputs: Any) -> Any:
     return model(inputs)
 
 
-def split_batch(batch: Any) -> tuple[Any, Any]:
-    """Return ``(inputs, targets)`` of a tuple or list batch; the last item is the target.
+def split_batch(batch: Any, *, name: str = "train_loader") -> tuple[Any, Any]:
+    """Return ``(inputs, targets)`` of a tuple or list batch; the last item is the target; `name` is whose batch it is.
 
     Raises:
         ArgumentError: the batch is not a tuple or list of at least two items.
@@ -254,8 +254,8 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
             f"a {type(batch).__name__} of {len(batch)} item(s)" if isinstance(batch, (tuple, list)) else describe(batch)
         )
         raise ArgumentError(
-            f"train_loader must yield batches (inputs, targets) or dicts, got {got}; "
-            "have it yield both, for an autoencoder (x, x), or pass train_step= with your own update"
+            f"{name} must yield batches (inputs, targets) or dicts, got {got}; have it yield both, for an autoencoder "
+            f"(x, x){', or pass train_step= with your own update' if name == 'train_loader' else ''}"
         )
     return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
 

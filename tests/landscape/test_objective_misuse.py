@@ -62,6 +62,18 @@ def test_a_models_own_exception_passes_through():
             "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]",
         ),
         (
+            (nn.Linear(1, 1), F.mse_loss, [1]),
+            ArgumentError,
+            "batches must yield batches (inputs, targets) or dicts, got int 1; "
+            "have it yield both, for an autoencoder (x, x)",
+        ),
+        (
+            (nn.Linear(1, 1), F.mse_loss, [[torch.ones(1, 1)]]),
+            ArgumentError,
+            "batches must yield batches (inputs, targets) or dicts, got a list of 1 item(s); "
+            "have it yield both, for an autoencoder (x, x)",
+        ),
+        (
             (nn.Linear(1, 1).requires_grad_(False), F.mse_loss, [(torch.ones(1, 1), torch.ones(1, 1))]),
             ArgumentError,
             "model must have a parameter that requires a gradient, got none; "

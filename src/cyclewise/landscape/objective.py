@@ -5,7 +5,7 @@ that requires a gradient once, also where it is tied.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from cyclewise.landscape.stillness import Stillness, converted
 from cyclewise.loaders import Batches
 from cyclewise.mismatch import check_loss_fn
 from cyclewise.ranks import is_distributed, mean_over_ranks, sum_over_ranks
-from cyclewise.stepping import LossFunction, batch_loss, device_of
+from cyclewise.stepping import LossFunction, batch_loss, device_of, split_batch
 
 _MOST_BYTES = 2 * 2**30
 
@@ -265,13 +265,18 @@ def listed(batches: Any, device: torch.device) -> list[Any]:
 
     Raises:
         ArgumentTypeError: they can be iterated only once.
-        ArgumentError: there is none, or it is the tensors of a single batch.
+        ArgumentError: there is none, it is the tensors of a single batch, or one is neither a dict nor has targets.
     """
     if isinstance(batches, (tuple, list)) and batches and all(isinstance(item, Tensor) for item in batches):
         raise ArgumentError(
             "batches must be a list of batches, got the tensors of a single one; pass [(inputs, targets)]"
         )
-    return [copied(batch, device) for batch in Batches(batches, name="batches").one_pass()]
+    result = []
+    for batch in Batches(batches, name="batches").one_pass():
+        if not isinstance(batch, Mapping):
+            split_batch(batch, name="batches")
+        result.append(copied(batch, device))
+    return result
 
 
 def _share(num_batches: int, device: torch.device) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from cyclewise.range_test import RangeTest, lr_find
 from cyclewise.scheduler import PolicyLR
 from cyclewise.start.space import matrices
 from cyclewise.state import preserve
-from cyclewise.stepping import LossFunction, Step, batch_loss, device_of, evaluating, to_device
+from cyclewise.stepping import LossFunction, Step, batch_loss, device_of, evaluating, split_batch, to_device
 
 OptimizerFactory = Callable[[Any], Optimizer]
 _SWEEP_STEPS = 50
@@ -248,6 +248,8 @@ def _first(loader: Any, number: int, name: str) -> list[Any]:
         raise ArgumentTypeError(f"{name} must be a loader or a list of batches, got None; pass what there is")
     batches = []
     for batch in Batches(loader, name=name).one_pass():
+        if not isinstance(batch, Mapping):
+            split_batch(batch, name=name)
         batches.append(copied(batch))
         if len(batches) == number:
             break

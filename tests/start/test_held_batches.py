@@ -1,4 +1,4 @@
-"""Candidates that write into the batch they are given, and loaders that fill one buffer again and again."""
+"""Batches held for all candidates: models that write into them, loaders that fill one buffer, what is no batch."""
 
 import copy
 
@@ -92,3 +92,11 @@ def test_directions_of_gradients_leave_the_batches_alone():
     assert all(torch.equal(*inputs) for inputs in zip(batches[0], before[0], strict=True))
     found, expected = (space.stack([{"coordinates": (0.5, -0.5)}]) for space in spaces)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_is_no_batch_is_refused_by_the_name_of_its_loader():
+    _, _, batches = pair()
+    for name, loaders in (("train_loader", ([1], batches)), ("valid_loader", (batches, [1]))):
+        with pytest.raises(cw.ArgumentError) as caught:
+            cw.short_run(F.cross_entropy, *loaders, max_lr=0.1)
+        assert str(caught.value).startswith(f"{name} must yield batches (inputs, targets) or dicts, got int 1; ")
