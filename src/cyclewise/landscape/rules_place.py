@@ -84,7 +84,15 @@ def saddle(d: "Diagnosis") -> Finding | None:
 
 
 def plateau(d: "Diagnosis") -> Finding | None:
-    """Find a place where neither slope nor curvature says anything, with a loss that is not small for it."""
+    """Find a place where neither slope nor curvature says anything: there is none, or too little for the loss."""
+    if _is_without_gradients(d):
+        return Finding(
+            "plateau",
+            "severe",
+            "All gradients are zero, and so is the curvature: no rate can move parameters without a gradient.",
+            f"gradient norm 0 over {d.num_parameters:,} parameters, of every sample; loss {d.loss:.4g}",
+            "Look for dead units, a detached output or a constant loss.",
+        )
     if d.gradient_norm is None or d.parameter_norm is None or d.sharpness is None or not d.loss:
         return None
     size = max(d.parameter_norm, _USUAL_WEIGHT * math.sqrt(d.num_parameters))
@@ -182,6 +190,16 @@ def start_and_present(d: "Diagnosis") -> Finding | None:
         f"over a distance of {journey.displacement:.3g}{angle}",
         "Search another start (search_start with LayerGains): one beyond the hump is nearer.",
     )
+
+
+def _is_without_gradients(d: "Diagnosis") -> bool:
+    """Return whether every gradient is exactly zero, and nothing says that this is a minimum or a saddle.
+
+    In a minimum gradients can cancel, as those of the absolute value do, or all be zero where the loss curves up.
+    """
+    if d.gradient_norm != 0.0 or (d.signal is not None and d.signal.variance > 0.0):
+        return False
+    return not any(eigenvalue is not None and eigenvalue.value for eigenvalue in (d.sharpness, d.lambda_min))
 
 
 def _is_convex(d: "Diagnosis") -> bool:
