@@ -1,7 +1,7 @@
-"""A batch that does not fit its model or its loss: said with both shapes and the way out.
+"""What does not fit a training step: a batch its model or its loss, a loss that is none, a precision that is none.
 
-An exception of the user's own loss stays the same object and gets a note; one of torch's own losses, which often name
-neither shape nor type, becomes an :class:`ArgumentError` with both.
+A batch is refused with both shapes and the way out. An exception of the user's own loss stays the same object and gets
+a note; one of torch's own losses, which often name neither shape nor type, becomes an :class:`ArgumentError` with both.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from cyclewise.errors import ArgumentError, ArgumentTypeError, CyclewiseError
 # Losses that take the mean over elements, and broadcast shapes that differ instead of refusing them.
 _ELEMENTWISE_FUNCTIONS = frozenset({F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss})
 _ELEMENTWISE_MODULES = frozenset({nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss})
+_AUTOCAST_DTYPES = (torch.float16, torch.bfloat16)
 # Not their subclasses: a device that is out of memory, for one, has nothing to do with shapes.
 _ABOUT_ARGUMENTS = frozenset({RuntimeError, ValueError, IndexError, TypeError, NotImplementedError})
 
@@ -47,6 +48,19 @@ def check_loss_fn(loss_fn: Any) -> None:
         raise ArgumentTypeError(
             f"loss_fn must be a function (outputs, targets) -> scalar tensor, got {describe(loss_fn)}; "
             "pass for example torch.nn.functional.cross_entropy"
+        )
+
+
+def check_autocast_dtype(dtype: Any) -> None:
+    """Raise :class:`ArgumentError` unless `dtype` is one that ``torch.autocast`` lowers the precision to, or None.
+
+    Given another one torch goes on in full precision, with a warning that shows once.
+    """
+    if dtype is not None and dtype not in _AUTOCAST_DTYPES:
+        got = str(dtype) if isinstance(dtype, torch.dtype) else describe(dtype)
+        raise ArgumentError(
+            f"autocast_dtype must be torch.float16 or torch.bfloat16, got {got}; "
+            "pass torch.bfloat16, or None for full precision"
         )
 
 

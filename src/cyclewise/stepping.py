@@ -31,7 +31,7 @@ class Step:
         loss_fn: ``loss_fn(outputs, targets)`` returning a scalar tensor; None takes ``output.loss`` of a model that is
             called with a dict batch.
         accumulation_steps: batches per update, at least 1; each counts the same.
-        autocast_dtype: run forward and loss under ``torch.autocast`` in this dtype, for example ``torch.bfloat16``.
+        autocast_dtype: run forward and loss under ``torch.autocast`` in ``torch.bfloat16`` or ``torch.float16``.
         scaler: a ``torch.amp.GradScaler`` for float16; it may skip an update, see :attr:`skipped`.
         clip: what is done to the gradients before the update, such as :class:`~cyclewise.clipping.NormClip`.
         kept_in_eval: modules that :meth:`train_mode` leaves in eval mode, such as the BatchNorm of frozen layers.
@@ -46,7 +46,7 @@ class Step:
 
     Raises:
         ArgumentTypeError: `optimizer` is no torch optimizer, or `loss_fn` is no function.
-        ArgumentError: `accumulation_steps` is not a whole number of at least 1.
+        ArgumentError: `accumulation_steps` is not a whole number of at least 1, or `autocast_dtype` another precision.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -79,6 +79,7 @@ class Step:
             way_out="make one first, for example torch.optim.SGD(model.parameters(), lr=0.1)",
         )
         mismatch.check_loss_fn(loss_fn)
+        mismatch.check_autocast_dtype(autocast_dtype)
         self.model = model
         self.optimizer = optimizer
         self.accumulation_steps = whole(
