@@ -133,8 +133,9 @@ def refuse_other_device(batch: Any, device: torch.device) -> None:
 
 
 def add_note(error: Exception, text: str) -> None:
-    """Add a note to an exception that passes through unchanged; Python 3.10 has no notes."""
-    if hasattr(error, "add_note"):
+    """Add a note to an exception that passes through unchanged, once; Python 3.10 has no notes."""
+    # One and the same object may be raised again and again.
+    if hasattr(error, "add_note") and text not in getattr(error, "__notes__", ()):
         error.add_note(text)
 
 
