@@ -13,6 +13,8 @@ from cyclewise.policies import Policy
 Groups = list[dict[str, Any]]
 # One policy for all groups, one per group in order, or one per group by the group's "name".
 Policies = Policy | list[Policy] | dict[str, Policy]
+# The tensors, by id, that were written while values that may differ are put into one group after the other.
+Written = set[int]
 
 
 def read_rates(optimizer: Optimizer) -> list[float]:
@@ -22,52 +24,70 @@ def read_rates(optimizer: Optimizer) -> list[float]:
 
 def write_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
     """Write the learning rate of each group."""
+    written: Written = set()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        _write_number(group, "lr", rate)
+        _write_number(group, "lr", rate, written)
 
 
 def write_values(groups: Groups, policies: Policies, values: Any) -> None:
     """Write the values of one step: (lr, momentum, weight decay), or as many of them as there are policies."""
     # By exact type, since asking an abstract class costs as much as all the rest of a step.
     if type(policies) is list:
-        for group, its_values in zip(groups, values, strict=True):
-            write_group(group, *its_values)
+        written: Written = set()
+        for group, (lr, momentum, weight_decay) in zip(groups, values, strict=True):
+            write_group(group, lr, momentum, weight_decay, written)
     elif type(policies) is dict:
+        written = set()
         by_name = dict(zip(policies, values, strict=True))
         for group in groups:
-            write_group(group, *by_name[group["name"]])
+            lr, momentum, weight_decay = by_name[group["name"]]
+            write_group(group, lr, momentum, weight_decay, written)
     else:
         lr, momentum, weight_decay = values
         for group in groups:
-            write_group(group, lr, momentum, weight_decay)
+            write_group(group, lr, momentum, weight_decay, None)
 
 
-def write_group(group: dict[str, Any], lr: float, momentum: float | None, weight_decay: float | None) -> None:
-    """Write one group; None leaves a hyperparameter alone."""
+def write_group(
+    group: dict[str, Any], lr: float, momentum: float | None, weight_decay: float | None, written: Written | None
+) -> None:
+    """Write one group; None leaves a hyperparameter alone.
+
+    Args:
+        group: the group.
+        lr: learning rate.
+        momentum: momentum or beta1.
+        weight_decay: weight decay.
+        written: the tensors that hold the values of other groups already; None where all groups get the same values.
+    """
     if type(group["lr"]) is float:
         group["lr"] = lr
     else:
-        _write_number(group, "lr", lr)
+        _write_number(group, "lr", lr, written)
     if momentum is not None:
         if "betas" not in group:
-            _write_number(group, "momentum", momentum)
+            _write_number(group, "momentum", momentum, written)
         else:
             betas = group["betas"]
             if isinstance(betas[0], Tensor):
-                betas[0].fill_(momentum)
+                own = _own(betas[0], written)
+                own.fill_(momentum)
+                if own is not betas[0]:
+                    group["betas"] = type(betas)((own, *betas[1:]))
             elif type(betas) is tuple:
                 group["betas"] = (momentum, *betas[1:])
             else:
-                betas[0] = momentum
+                # A new list, since the optimizer's constructor gives all groups the same one.
+                group["betas"] = [momentum, *betas[1:]]
     if weight_decay is not None:
-        _write_number(group, "weight_decay", weight_decay)
+        _write_number(group, "weight_decay", weight_decay, written)
 
 
 def write_extra(groups: Groups, name: str, value: float) -> None:
     """Write any other hyperparameter into all groups; ``"beta2"`` is the second of Adam's betas."""
     for group in groups:
         if name != "beta2":
-            _write_number(group, name, value)
+            _write_number(group, name, value, None)
         elif isinstance(group["betas"][1], Tensor):
             group["betas"][1].fill_(value)
         else:
@@ -152,9 +172,25 @@ def _check_fit(optimizer_name: str, group: dict[str, Any], policy: Policy) -> No
         )
 
 
-def _write_number(group: dict[str, Any], name: str, value: float) -> None:
+def _write_number(group: dict[str, Any], name: str, value: float, written: Written | None) -> None:
     present = group[name]
     if isinstance(present, Tensor):
-        present.fill_(value)
+        own = _own(present, written)
+        own.fill_(value)
+        if own is not present:
+            group[name] = own
     else:
         group[name] = value
+
+
+def _own(tensor: Tensor, written: Written | None) -> Tensor:
+    """Return a tensor that no group before this one holds its value in.
+
+    Torch puts the one tensor that an optimizer is made with into all its groups; so does an added group's default.
+    """
+    if written is None:
+        return tensor
+    if id(tensor) in written:
+        tensor = tensor.clone()
+    written.add(id(tensor))
+    return tensor
