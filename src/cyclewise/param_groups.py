@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -29,31 +30,38 @@ def write_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
         _write_number(group, "lr", rate, written)
 
 
-def write_values(groups: Groups, policies: Policies, values: Any) -> None:
+def write_values(optimizer: Optimizer, policies: Policies, values: Any) -> None:
     """Write the values of one step: (lr, momentum, weight decay), or as many of them as there are policies."""
+    groups = optimizer.param_groups
     # By exact type, since asking an abstract class costs as much as all the rest of a step.
     if type(policies) is list:
         written: Written = set()
         for group, (lr, momentum, weight_decay) in zip(groups, values, strict=True):
-            write_group(group, lr, momentum, weight_decay, written)
+            write_group(optimizer, group, lr, momentum, weight_decay, written)
     elif type(policies) is dict:
         written = set()
         by_name = dict(zip(policies, values, strict=True))
         for group in groups:
             lr, momentum, weight_decay = by_name[group["name"]]
-            write_group(group, lr, momentum, weight_decay, written)
+            write_group(optimizer, group, lr, momentum, weight_decay, written)
     else:
         lr, momentum, weight_decay = values
         for group in groups:
-            write_group(group, lr, momentum, weight_decay, None)
+            write_group(optimizer, group, lr, momentum, weight_decay, None)
 
 
 def write_group(
-    group: dict[str, Any], lr: float, momentum: float | None, weight_decay: float | None, written: Written | None
+    optimizer: Optimizer,
+    group: dict[str, Any],
+    lr: float,
+    momentum: float | None,
+    weight_decay: float | None,
+    written: Written | None,
 ) -> None:
     """Write one group; None leaves a hyperparameter alone.
 
     Args:
+        optimizer: whose group it is.
         group: the group.
         lr: learning rate.
         momentum: momentum or beta1.
@@ -66,6 +74,8 @@ def write_group(
         _write_number(group, "lr", lr, written)
     if momentum is not None:
         if "betas" not in group:
+            if momentum > 0 and not group["momentum"] > 0:
+                _make_buffers(optimizer, group)
             _write_number(group, "momentum", momentum, written)
         else:
             betas = group["betas"]
@@ -83,9 +93,11 @@ def write_group(
         _write_number(group, "weight_decay", weight_decay, written)
 
 
-def write_extra(groups: Groups, name: str, value: float) -> None:
+def write_extra(optimizer: Optimizer, name: str, value: float) -> None:
     """Write any other hyperparameter into all groups; ``"beta2"`` is the second of Adam's betas."""
-    for group in groups:
+    for group in optimizer.param_groups:
+        if name == "momentum" and value > 0 and not group["momentum"] > 0:
+            _make_buffers(optimizer, group)
         if name != "beta2":
             _write_number(group, name, value, None)
         elif isinstance(group["betas"][1], Tensor):
@@ -181,6 +193,18 @@ def _write_number(group: dict[str, Any], name: str, value: float, written: Writt
             group[name] = own
     else:
         group[name] = value
+
+
+def _make_buffers(optimizer: Optimizer, group: dict[str, Any]) -> None:
+    """Give the states of a group that RMSprop has begun without momentum the buffers that it then looks for.
+
+    It makes them with the rest of a state, and only where there is a momentum; without one they would still be zeros.
+    SGD makes its own when it needs them.
+    """
+    for parameter in group["params"]:
+        state = optimizer.state.get(parameter)
+        if state and "square_avg" in state and "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
 
 
 def _own(tensor: Tensor, written: Written | None) -> Tensor:

@@ -188,7 +188,7 @@ class PolicyLR(LRScheduler):
 
     def _write(self, step: int) -> None:
         for name, policy in self._extra.items():
-            write_extra(self.optimizer.param_groups, name, policy.at(step).lr)
+            write_extra(self.optimizer, name, policy.at(step).lr)
         if self._rule is not None:
             write_rates(self.optimizer, [self._rule.lr(self._rule_state)] * len(self.optimizer.param_groups))
             return
@@ -196,7 +196,7 @@ class PolicyLR(LRScheduler):
         first, rows = self._table
         if not 0 <= step - first < len(rows):
             first, rows = self._table = (step, _rows(self._policies, step))
-        write_values(self.optimizer.param_groups, self._policies, rows[step - first])
+        write_values(self.optimizer, self._policies, rows[step - first])
 
 
 def set_hyperparameters(
@@ -226,7 +226,7 @@ def set_hyperparameters(
     for part in _parts(policies):
         part.lr(step)  # refuses an impossible step
     values = policies.at(step) if isinstance(policies, Policy) else [part.at(step) for part in _parts(policies)]
-    write_values(optimizer.param_groups, policies, values)
+    write_values(optimizer, policies, values)
 
 
 def _parts(policies: Policies) -> list[Policy]:
