@@ -160,6 +160,24 @@ def fitting(optimizer: Optimizer, policy: Any) -> Policies:
     return policies
 
 
+def check_groups(optimizer: Optimizer, policies: Policies, step: int) -> None:
+    """Refuse groups that have come, or got another name, since the policies were found to fit.
+
+    Raises:
+        PolicyError: a group has no policy; `step` is where the scheduler is, for the way out.
+    """
+    groups = optimizer.param_groups
+    if type(policies) is list and len(policies) != len(groups):
+        raise PolicyError(
+            f"policy must have one policy per parameter group, got {len(policies)} policies for {len(groups)} groups, "
+            "since groups were added; make a new PolicyLR with a policy for each, and go on with "
+            f"load_state_dict({{**its.state_dict(), 'step': {step}}})"
+        )
+    if type(policies) is dict:
+        for group in groups:
+            _named(policies, group)
+
+
 def _named(policies: dict[str, Policy], group: dict[str, Any]) -> Policy:
     name = group.get("name")
     if name not in policies:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,6 +20,7 @@ from cyclewise.errors import ArgumentTypeError, PolicyError
 from cyclewise.param_groups import (
     Policies,
     check_extra,
+    check_groups,
     fitting,
     read_rates,
     write_extra,
@@ -46,6 +48,8 @@ class PolicyLR(LRScheduler):
         optimizer: the optimizer to drive; tensor rates and betas are written in place.
         policy: a policy for all groups, also those added later; a list of one per group; a dict of one per name, for
             groups with a ``"name"``; or a :class:`CycleOnPlateau` rule for all groups, which needs ``step(loss=...)``.
+            A group that is added later keeps its own values until the next `step`, as under torch's schedulers; for
+            those of the present step, call ``set_hyperparameters(optimizer, policy, step=scheduler.last_epoch)``.
         extra: policies for any other number in the groups, by its key, such as ``{"eps": ...}``; ``"beta2"`` is the
             second of Adam's betas. The value of a policy is its ``lr(step)``.
         on_cycle_end: called as ``on_cycle_end(scheduler, num_cycles)`` by the `step` that completes a cycle, when the
@@ -112,11 +116,13 @@ class PolicyLR(LRScheduler):
 
         Raises:
             ArgumentTypeError: an epoch is given, or a rule gets no loss.
+            PolicyError: a group was added for which there is no policy.
         """
         if epoch is not None:
             raise ArgumentTypeError(
                 f"epoch must be left out, got {epoch!r}; the scheduler counts its own steps, one per optimizer update"
             )
+        self._take_in_groups()
         before, state_before = self.last_epoch, self._rule_state
         try:
             if self._rule is not None:
@@ -164,8 +170,10 @@ class PolicyLR(LRScheduler):
         """Go to the saved step and write its values.
 
         Raises:
-            PolicyError: the state is not one of a PolicyLR, or belongs to a different policy.
+            PolicyError: the state is not one of a PolicyLR, or belongs to a different policy, or a group was added for
+                which there is no policy.
         """
+        self._take_in_groups()
         expected = self.state_dict()
         if not isinstance(state_dict, Mapping) or set(state_dict) != set(expected):
             raise PolicyError(
@@ -185,6 +193,21 @@ class PolicyLR(LRScheduler):
             self._rule_state = PlateauState(*state_dict["rule_state"])
         self.last_epoch = step
         self._write(step)
+
+    def _take_in_groups(self) -> None:
+        """Give groups that were added their base rates, before anything is written; refuse those without a policy."""
+        groups = self.optimizer.param_groups
+        if len(groups) == len(self.base_lrs) and type(self._policies) is not dict:
+            return
+        if self._rule is None:
+            check_groups(self.optimizer, self._policies, self.last_epoch)
+        for group in groups[len(self.base_lrs) :]:
+            if self._rule is not None:
+                rate = self._rule.lr(self._rule.initial_state())
+            else:
+                policies = self._policies
+                rate = (policies[group["name"]] if isinstance(policies, dict) else _parts(policies)[0]).at(0).lr
+            self.base_lrs.append(torch.full_like(group["lr"], rate) if isinstance(group["lr"], Tensor) else rate)
 
     def _write(self, step: int) -> None:
         for name, policy in self._extra.items():
