@@ -6,6 +6,7 @@ be asked for at any time, in any order.
 """
 
 import dataclasses
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cyclewise.drawing import Chart, Line, Section
 from cyclewise.errors import PolicyError
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
+from cyclewise.policies.checks import MOST_STEPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,13 +208,8 @@ class Policy(ABC):
         )
 
     def _one(self, step: int | Steps, which: int) -> Any:
-        try:
-            index = operator.index(step)  # type: ignore[arg-type]
-        except TypeError:
-            return self.values(step)[which]  # type: ignore[arg-type]
-        if index < 0:
-            raise PolicyError(STEP_MESSAGE.format(step))
-        return self.at(index)[which]
+        index = as_step(step)
+        return self.values(step)[which] if index is None else self.at(index)[which]  # type: ignore[arg-type]
 
 
 class FormulaPolicy(Policy):
@@ -293,15 +290,49 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
 STEP_MESSAGE = "step must be a whole number of at least 0, got {!r}; steps count optimizer updates from 0"
 
 
+def as_step(step: Any) -> int | None:
+    """Return one step as an int, None for several, or raise :class:`PolicyError`."""
+    if type(step) is not int:
+        # A tensor with one element has an index too, but is asked for as an array.
+        if getattr(step, "ndim", 0):
+            return None
+        try:
+            step = operator.index(step)
+        except TypeError:
+            return None
+    if step < 0:
+        raise PolicyError(STEP_MESSAGE.format(step))
+    return int(step)
+
+
 def as_steps(steps: Any) -> NDArray[np.int64]:
-    """Return steps as an int64 array, or raise :class:`PolicyError`."""
-    array = np.asarray(steps)
+    """Return steps as an int64 array, or raise :class:`PolicyError`; those beyond any policy's end stay beyond it."""
+    try:
+        array = np.asarray(steps)
+    except (TypeError, ValueError, OverflowError):
+        raise PolicyError(STEP_MESSAGE.format(steps)) from None
+    if array.dtype.kind == "O":
+        # Whole numbers that no machine integer holds.
+        array = np.array([_far_step(step) for step in array.ravel().tolist()]).reshape(array.shape)
     if array.size == 0:
         return array.astype(np.int64)
-    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool(np.all(array == np.floor(array))))
+    kind = array.dtype.kind
+    whole = kind in "iu" or (kind == "f" and bool(np.all(array == np.floor(array))))
     if not whole or array.min() < 0:
         raise PolicyError(STEP_MESSAGE.format(steps))
-    return array.astype(np.int64)
+    if kind == "i":
+        return array.astype(np.int64)
+    # In their own kind of number, since infinity and the upper half of uint64 are negative as int64.
+    wide = array.astype(np.uint64 if kind == "u" else np.float64)
+    return np.minimum(wide, MOST_STEPS).astype(np.int64)
+
+
+def _far_step(step: Any) -> float:
+    """Return a step that may be a whole number of any size as a float; NaN for what is none."""
+    try:
+        return float(min(operator.index(step), MOST_STEPS))
+    except TypeError:
+        return step if isinstance(step, float) else math.nan
 
 
 def _fields(policy: Policy) -> dict[str, Any]:

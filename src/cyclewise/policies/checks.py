@@ -5,6 +5,9 @@ from typing import Any
 from cyclewise import _validation
 from cyclewise.errors import PolicyError
 
+# More steps than any run has; beyond it lengths could not be told apart as floats.
+MOST_STEPS = 2**53
+
 
 def total_steps(value: Any) -> int:
     """Return a length in steps."""

@@ -1,15 +1,13 @@
 """The policies with one shape: constant, linear, cosine."""
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cyclewise.errors import PolicyError
 from cyclewise.policies import anneal, checks
 from cyclewise.policies.arithmetic import Arithmetic
-from cyclewise.policies.base import STEP_MESSAGE, FormulaPolicy, Hyperparameters, as_steps, register_policy
+from cyclewise.policies.base import FormulaPolicy, Hyperparameters, as_step, as_steps, register_policy
 
 
 class _Rate(float):
@@ -18,13 +16,7 @@ class _Rate(float):
     __slots__ = ()
 
     def __call__(self, step: Any) -> Any:
-        try:
-            index = operator.index(step)
-        except TypeError:
-            return np.full(as_steps(step).shape, float(self))
-        if index < 0:
-            raise PolicyError(STEP_MESSAGE.format(step))
-        return float(self)
+        return np.full(as_steps(step).shape, float(self)) if as_step(step) is None else float(self)
 
 
 @register_policy

@@ -11,9 +11,6 @@ from cyclewise.policies import anneal, checks
 from cyclewise.policies.arithmetic import Arithmetic
 from cyclewise.policies.base import FormulaPolicy, Hyperparameters, register_policy
 
-# More steps than any run has; beyond it lengths could not be told apart as floats.
-_MOST_STEPS = 2**53
-
 
 @register_policy
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +68,7 @@ class SGDR(FormulaPolicy):
                 f"min_lr must be at most the last cycle's peak {self._peaks[-1]:.4g}, got {self.min_lr!r}; "
                 "lower it, or raise peak_decay"
             )
-        if self.T_0 * growth ** (self.num_cycles - 1) > _MOST_STEPS:
+        if self.T_0 * growth ** (self.num_cycles - 1) > checks.MOST_STEPS:
             raise PolicyError(
                 f"num_cycles must leave the last cycle shorter than 2**53 steps, got {self.num_cycles!r} "
                 f"with T_mult={self.T_mult!r}; ask for fewer cycles"
