@@ -19,7 +19,7 @@ def real(name: str, value: Any, *, way_out: str, error: Error = ArgumentError) -
     """Return `value` as a finite float."""
     number = _as_float(value)
     if number is None or not math.isfinite(number):
-        raise error(f"{name} must be a finite number, got {value!r}; {way_out}")
+        raise error(f"{name} must be a finite number, got {shown(value)}; {way_out}")
     return number
 
 
@@ -27,7 +27,7 @@ def positive(name: str, value: Any, *, way_out: str, error: Error = ArgumentErro
     """Return `value` as a finite float above 0."""
     number = _as_float(value)
     if number is None or not math.isfinite(number) or number <= 0:
-        raise error(f"{name} must be a finite number above 0, got {value!r}; {way_out}")
+        raise error(f"{name} must be a finite number above 0, got {shown(value)}; {way_out}")
     return number
 
 
@@ -35,7 +35,7 @@ def non_negative(name: str, value: Any, *, way_out: str, error: Error = Argument
     """Return `value` as a finite float of at least 0."""
     number = _as_float(value)
     if number is None or not math.isfinite(number) or number < 0:
-        raise error(f"{name} must be a finite number of at least 0, got {value!r}; {way_out}")
+        raise error(f"{name} must be a finite number of at least 0, got {shown(value)}; {way_out}")
     return number
 
 
@@ -44,7 +44,7 @@ def fraction(name: str, value: Any, *, error: Error = ArgumentError) -> float:
     number = _as_float(value)
     if number is None or not 0 <= number <= 1:
         percent = f"; for {number:g} % pass {number / 100:g}" if number is not None and 1 < number <= 100 else ""
-        raise error(f"{name} must be a fraction in [0, 1], got {value!r}{percent or '; for 30 % pass 0.3'}")
+        raise error(f"{name} must be a fraction in [0, 1], got {shown(value)}{percent or '; for 30 % pass 0.3'}")
     return number
 
 
@@ -52,7 +52,7 @@ def whole(name: str, value: Any, *, minimum: int, way_out: str, error: Error = A
     """Return `value` as an int of at least `minimum`; whole floats such as ``1e4`` are accepted."""
     number = _as_int(value)
     if number is None or number < minimum:
-        raise error(f"{name} must be a whole number of at least {minimum}, got {value!r}; {way_out}")
+        raise error(f"{name} must be a whole number of at least {minimum}, got {shown(value)}; {way_out}")
     return number
 
 
@@ -84,6 +84,16 @@ def describe(value: Any) -> str:
     text = repr(value)
     kind = type(value).__name__
     return f"{kind} {text}" if len(text) <= 60 and not text.startswith("<") else f"a {kind}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as text for a message, whatever its size.
+
+    >>> shown(0.5), shown(10**400)
+    ('0.5', 'an int of 1329 bits')
+    """
+    # Beyond some thousand digits Python refuses to print an int at all.
+    return f"an int of {value.bit_length()} bits" if isinstance(value, int) and abs(value) >= 10**100 else repr(value)
 
 
 def _as_float(value: Any) -> float | None:

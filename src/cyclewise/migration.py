@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, LRSc
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentTypeError, PolicyError
 from cyclewise.policies import SGDR, Cyclical, OneCycle, Policy, ThreePhaseOneCycle
+from cyclewise.policies.checks import MOST_CYCLES
 from cyclewise.scheduler import PolicyLR
 
 
@@ -103,7 +104,7 @@ def _cyclicals(old: Any, total_steps: int) -> list[Policy]:
 
 def _sgdrs(old: Any, total_steps: int) -> list[Policy]:
     num_cycles, end = 0, 0
-    while end < total_steps:
+    while end < total_steps and num_cycles <= MOST_CYCLES:  # SGDR refuses more
         end += old.T_0 * old.T_mult**num_cycles
         num_cycles += 1
     return [

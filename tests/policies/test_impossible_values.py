@@ -48,7 +48,7 @@ CASES = [
     (lambda: cw.SGDR(max_lr=0.1, min_lr=0.06, T_0=5, num_cycles=2, peak_decay=0.5),
      "min_lr must be at most the last cycle's peak 0.05, got 0.06; lower it, or raise peak_decay"),
     (lambda: cw.SGDR(max_lr=0.1, T_0=5, T_mult=10, num_cycles=100),
-     "num_cycles must leave the last cycle shorter than 2**53 steps, got 100 with T_mult=10; ask for fewer cycles"),
+     "num_cycles must leave at most 2**53 steps in all, got 100 with T_0=5 and T_mult=10; ask for fewer cycles"),
     (lambda: cw.MultiStep(max_lr=0.1, milestones=[5, 3], total_steps=9),
      "milestones must rise, got [5, 3]; sort them and name each once"),
     (lambda: cw.MultiStep(max_lr=0.1, milestones=[0], total_steps=9),

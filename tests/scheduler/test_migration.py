@@ -57,3 +57,9 @@ def test_what_no_policy_can_be_made_of_is_refused():
     assert str(caught.value) == (
         "total_steps must be given for a scheduler without an end, got None; pass epochs * len(train_loader)"
     )
+
+
+def test_restarts_without_number_are_refused_at_once():
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(torch.optim.SGD([torch.zeros(1)], lr=0.1), 1)
+    with pytest.raises(cw.PolicyError, match="num_cycles must be at most 1000000, got 1000001"):
+        cw.migrate(theirs, total_steps=10**30)

@@ -38,6 +38,9 @@ class Arithmetic(Protocol):
     def is_in(self, step: Any, members: list[int]) -> Any:
         """Whether `step` is one of `members`."""
 
+    def scale(self, step: Any, numerator: int, denominator: int) -> tuple[Any, Any]:
+        """``step * numerator / denominator`` in whole numbers: quotient and remainder."""
+
 
 class _Scalar:
     cos = staticmethod(math.cos)
@@ -58,6 +61,9 @@ class _Scalar:
     def is_in(self, step: Any, members: list[int]) -> Any:
         i = bisect_right(members, step)
         return i > 0 and members[i - 1] == step
+
+    def scale(self, step: Any, numerator: int, denominator: int) -> tuple[Any, Any]:
+        return step * numerator // denominator, step * numerator % denominator
 
 
 class _Array:
@@ -86,6 +92,13 @@ class _Array:
 
     def is_in(self, step: Any, members: list[int]) -> Any:
         return np.isin(step, members)
+
+    def scale(self, step: Any, numerator: int, denominator: int) -> tuple[Any, Any]:
+        largest = int(np.abs(step).max(initial=0))
+        # As Python's own integers where the product does not fit into 64 bits.
+        exact = step if largest * numerator < 2**63 else step.astype(object)
+        quotient, remainder = exact * numerator // denominator, exact * numerator % denominator
+        return quotient.astype(np.int64), remainder.astype(np.int64)
 
 
 def _each(function: Callable[[Any], Any], values: Any) -> Any:

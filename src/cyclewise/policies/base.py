@@ -9,16 +9,17 @@ import dataclasses
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclewise._validation import shown
 from cyclewise.drawing import Chart, Line, Section
 from cyclewise.errors import PolicyError
+from cyclewise.policies import checks
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
-from cyclewise.policies.checks import MOST_STEPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _VERSION = 1
 # A drawing shows no more than this many steps of a long policy.
 _MOST_DRAWN = 4001
+# A policy is asked for so many steps at once, so that a long one needs no more memory; and for no more in all.
+_STEPS_AT_ONCE = 2**20
+_MOST_LOOKED_AT = 2**24
 
 Steps = Sequence[int] | NDArray[Any]
 Floats = NDArray[np.float64]
@@ -87,10 +91,10 @@ class Policy(ABC):
         """Return the hyperparameters at several steps, each a float64 array of the shape of `steps` or None.
 
         Raises:
-            PolicyError: a step is not a whole number of at least 0.
+            PolicyError: a step is not a whole number of at least 0, or the policy has more than 2**53 steps.
         """
         array = as_steps(steps)
-        return self._values(np.minimum(array, self.total_steps - 1))
+        return self._values(np.minimum(array, checks.total_steps(self.total_steps) - 1))
 
     @overload
     def lr(self, step: int) -> float: ...
@@ -127,8 +131,8 @@ class Policy(ABC):
 
     @property
     def peak_step(self) -> int:
-        """The first step with the highest learning rate."""
-        return int(np.argmax(self.lr(np.arange(self.total_steps))))
+        """The first step with the highest learning rate; of more than 2**24 steps, among some spread over them."""
+        return highest(self)[0]
 
     def extend(self, *, total_steps: int, at_step: int) -> "Extended":
         """Return a policy that goes on from here for a new number of steps, continuous at the joint.
@@ -169,8 +173,7 @@ class Policy(ABC):
 
     def charts(self) -> list[Chart]:
         """Describe the pictures of the rate over the steps, and of the momentum and weight decay where they move."""
-        count = min(self.total_steps, _MOST_DRAWN)
-        steps = np.unique(np.linspace(0, self.total_steps - 1, count).round().astype(np.int64))
+        steps = _spread(self.total_steps, _MOST_DRAWN)
         values = self.values(steps)
         names = ("learning rate", "momentum", "weight decay")
         return [
@@ -287,7 +290,31 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
         ) from error
 
 
-STEP_MESSAGE = "step must be a whole number of at least 0, got {!r}; steps count optimizer updates from 0"
+def highest(policy: Policy) -> tuple[int, float]:
+    """Return the first step with the highest rate, and that rate; of a very long policy, among steps spread over it."""
+    best = (0, -math.inf)
+    for steps in _stretches(policy.total_steps):
+        rates = policy.lr(steps)
+        first = int(np.argmax(rates))
+        if rates[first] > best[1]:
+            best = (int(steps[first]), float(rates[first]))
+    return best
+
+
+def _stretches(total_steps: int) -> Iterator[NDArray[np.int64]]:
+    if total_steps > _MOST_LOOKED_AT:
+        yield _spread(total_steps, _STEPS_AT_ONCE)
+        return
+    for first in range(0, total_steps, _STEPS_AT_ONCE):
+        yield np.arange(first, min(first + _STEPS_AT_ONCE, total_steps))
+
+
+def _spread(total_steps: int, most: int) -> NDArray[np.int64]:
+    """Return the steps of a policy, the first and the last among them; of a long one no more than `most`."""
+    return np.unique(np.linspace(0, total_steps - 1, min(total_steps, most)).round().astype(np.int64))
+
+
+STEP_MESSAGE = "step must be a whole number of at least 0, got {}; steps count optimizer updates from 0"
 
 
 def as_step(step: Any) -> int | None:
@@ -301,7 +328,7 @@ def as_step(step: Any) -> int | None:
         except TypeError:
             return None
     if step < 0:
-        raise PolicyError(STEP_MESSAGE.format(step))
+        raise PolicyError(STEP_MESSAGE.format(shown(step)))
     return int(step)
 
 
@@ -310,7 +337,7 @@ def as_steps(steps: Any) -> NDArray[np.int64]:
     try:
         array = np.asarray(steps)
     except (TypeError, ValueError, OverflowError):
-        raise PolicyError(STEP_MESSAGE.format(steps)) from None
+        raise PolicyError(STEP_MESSAGE.format(shown(steps))) from None
     if array.dtype.kind == "O":
         # Whole numbers that no machine integer holds.
         array = np.array([_far_step(step) for step in array.ravel().tolist()]).reshape(array.shape)
@@ -319,18 +346,18 @@ def as_steps(steps: Any) -> NDArray[np.int64]:
     kind = array.dtype.kind
     whole = kind in "iu" or (kind == "f" and bool(np.all(array == np.floor(array))))
     if not whole or array.min() < 0:
-        raise PolicyError(STEP_MESSAGE.format(steps))
+        raise PolicyError(STEP_MESSAGE.format(shown(steps)))
     if kind == "i":
         return array.astype(np.int64)
     # In their own kind of number, since infinity and the upper half of uint64 are negative as int64.
     wide = array.astype(np.uint64 if kind == "u" else np.float64)
-    return np.minimum(wide, MOST_STEPS).astype(np.int64)
+    return np.minimum(wide, checks.MOST_STEPS).astype(np.int64)
 
 
 def _far_step(step: Any) -> float:
     """Return a step that may be a whole number of any size as a float; NaN for what is none."""
     try:
-        return float(min(operator.index(step), MOST_STEPS))
+        return float(min(operator.index(step), checks.MOST_STEPS))
     except TypeError:
         return step if isinstance(step, float) else math.nan
 

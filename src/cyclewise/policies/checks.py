@@ -7,6 +7,8 @@ from cyclewise.errors import PolicyError
 
 # More steps than any run has; beyond it lengths could not be told apart as floats.
 MOST_STEPS = 2**53
+# The ends of cycles are kept in lists, of some hundred bytes a cycle.
+MOST_CYCLES = 1_000_000
 
 
 def total_steps(value: Any) -> int:
@@ -14,9 +16,12 @@ def total_steps(value: Any) -> int:
     return whole("total_steps", value, "it counts optimizer updates: epochs * len(train_loader)")
 
 
-def whole(name: str, value: Any, way_out: str) -> int:
-    """Return a whole number of at least 1."""
-    return _validation.whole(name, value, minimum=1, way_out=way_out, error=PolicyError)
+def whole(name: str, value: Any, way_out: str, *, minimum: int = 1) -> int:
+    """Return a whole number of at least `minimum`, and of at most :data:`MOST_STEPS`."""
+    number = _validation.whole(name, value, minimum=minimum, way_out=way_out, error=PolicyError)
+    if number > MOST_STEPS:
+        raise PolicyError(f"{name} must be at most 2**53, got {_validation.shown(value)}; {way_out}")
+    return number
 
 
 def peak(name: str, value: Any) -> float:

@@ -76,7 +76,16 @@ class Cyclical(FormulaPolicy):
 
     @property
     def cycle_ends(self) -> list[int]:
-        """The step after each cycle; the last cycle may be cut short."""
+        """The step after each cycle; the last cycle may be cut short.
+
+        Raises:
+            PolicyError: there are more than a million of them.
+        """
+        if self.total_steps > checks.MOST_CYCLES * self._cycle_steps:
+            raise PolicyError(
+                f"total_steps must leave at most {checks.MOST_CYCLES} cycles to list their ends, "
+                f"got {-(-self.total_steps // self._cycle_steps)}; raise step_size_up"
+            )
         return [*range(self._cycle_steps, self.total_steps, self._cycle_steps), self.total_steps]
 
     @property

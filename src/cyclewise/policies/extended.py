@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise import _validation
 from cyclewise.errors import PolicyError
 from cyclewise.policies import anneal, checks
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
@@ -43,9 +42,7 @@ class Extended(Policy):
     at_step: int
 
     def __post_init__(self) -> None:
-        at_step = _validation.whole(
-            "at_step", self.at_step, minimum=0, way_out="pass the step that training has reached", error=PolicyError
-        )
+        at_step = checks.whole("at_step", self.at_step, "pass the step that training has reached", minimum=0)
         total_steps = checks.total_steps(self.total_steps)
         if total_steps <= at_step:
             raise PolicyError(
@@ -85,9 +82,9 @@ class Extended(Policy):
     def _position(self, step: Any, arithmetic: Arithmetic) -> tuple[Any, Any, Any]:
         # In whole numbers, so that a position that is whole is found to be whole.
         after = step - self.at_step
-        numerator = after * self._old_span
-        lower = arithmetic.where(after <= 0, step, self.at_step + numerator // self._new_span)
-        rest = arithmetic.where(after <= 0, 0, numerator % self._new_span)
+        whole, rest = arithmetic.scale(after, self._old_span, self._new_span)
+        lower = arithmetic.where(after <= 0, step, self.at_step + whole)
+        rest = arithmetic.where(after <= 0, 0, rest)
         rest = arithmetic.where(arithmetic.is_in(lower + 1, self.original.cycle_ends), 0, rest)
         return lower, arithmetic.where(rest == 0, lower, lower + 1), rest / self._new_span
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise._validation import describe
+from cyclewise._validation import describe, shown
 from cyclewise.errors import PolicyError
+from cyclewise.policies import checks
 from cyclewise.policies.base import Hyperparameters, Policy, register_policy
 
 
@@ -23,7 +24,8 @@ class Join(Policy):
         policies: at least one policy; either all of them move the momentum or none does, and so for the weight decay.
 
     Raises:
-        PolicyError: there is no policy, an item is none, or they move different hyperparameters.
+        PolicyError: there is no policy, an item is none, they move different hyperparameters, or have more than
+            2**53 steps together.
 
     Example:
         >>> from cyclewise import Cosine, Linear
@@ -48,6 +50,9 @@ class Join(Policy):
                     f"policies must all move the {name} or none of them, got parts that do (True) and don't: {moves}; "
                     "give the others a constant one: what nobody writes depends on where training was resumed"
                 )
+        total = sum(part.total_steps for part in parts)
+        if total > checks.MOST_STEPS:
+            raise PolicyError(f"policies must have at most 2**53 steps in all, got {shown(total)}; shorten them")
         object.__setattr__(self, "policies", parts)
 
     @property

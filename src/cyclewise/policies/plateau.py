@@ -78,9 +78,7 @@ class CycleOnPlateau:
         object.__setattr__(self, "max_lr", checks.peak("max_lr", self.max_lr))
         if self.max_lr <= self.base_lr:
             raise PolicyError(f"max_lr must be above base_lr={self.base_lr!r}, got {self.max_lr!r}; swap them")
-        steps = _validation.whole(
-            "cycle_steps", self.cycle_steps, minimum=2, way_out="a cycle goes up and down", error=PolicyError
-        )
+        steps = checks.whole("cycle_steps", self.cycle_steps, "a cycle goes up and down", minimum=2)
         object.__setattr__(self, "cycle_steps", steps)
         object.__setattr__(
             self, "patience", checks.whole("patience", self.patience, "it counts steps; an epoch's worth is usual")

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cyclewise import _validation
 from cyclewise.errors import PolicyError
+from cyclewise.policies import checks
 from cyclewise.policies.base import Hyperparameters, Policy, register_policy
 
 
@@ -37,7 +38,7 @@ class Rescaled(Policy):
 
     def __post_init__(self) -> None:
         factor = _validation.positive("factor", self.factor, way_out="0.5 halves the rates", error=PolicyError)
-        at_step = _validation.whole("at_step", self.at_step, minimum=0, way_out="0 rescales all", error=PolicyError)
+        at_step = checks.whole("at_step", self.at_step, "0 rescales all", minimum=0)
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "at_step", at_step)
 

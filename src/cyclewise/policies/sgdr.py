@@ -55,23 +55,24 @@ class SGDR(FormulaPolicy):
         if growth < 1:
             raise PolicyError(f"T_mult must be at least 1, got {self.T_mult!r}; 2 doubles every cycle")
         object.__setattr__(self, "T_mult", int(growth) if growth.is_integer() else growth)
-        object.__setattr__(
-            self, "num_cycles", checks.whole("num_cycles", self.num_cycles, "it counts the restarts, plus one")
-        )
+        cycles = checks.whole("num_cycles", self.num_cycles, "it counts the restarts, plus one")
+        if cycles > checks.MOST_CYCLES:
+            raise PolicyError(
+                f"num_cycles must be at most {checks.MOST_CYCLES}, got {self.num_cycles!r}; "
+                "the end of each is kept: ask for fewer, longer cycles"
+            )
+        object.__setattr__(self, "num_cycles", cycles)
+        assert self._lengths  # which refuses cycles that are too long
         decay = _validation.fraction("peak_decay", self.peak_decay, error=PolicyError)
         if decay == 0:
             raise PolicyError(f"peak_decay must be above 0, got {self.peak_decay!r}; 1 keeps the peak")
         object.__setattr__(self, "peak_decay", decay)
         object.__setattr__(self, "min_lr", checks.rate("min_lr", self.min_lr))
-        if self.min_lr > self._peaks[-1]:
+        last_peak = self.max_lr * decay ** (cycles - 1)
+        if self.min_lr > last_peak:
             raise PolicyError(
-                f"min_lr must be at most the last cycle's peak {self._peaks[-1]:.4g}, got {self.min_lr!r}; "
+                f"min_lr must be at most the last cycle's peak {last_peak:.4g}, got {self.min_lr!r}; "
                 "lower it, or raise peak_decay"
-            )
-        if self.T_0 * growth ** (self.num_cycles - 1) > checks.MOST_STEPS:
-            raise PolicyError(
-                f"num_cycles must leave the last cycle shorter than 2**53 steps, got {self.num_cycles!r} "
-                f"with T_mult={self.T_mult!r}; ask for fewer cycles"
             )
 
     @property
@@ -91,7 +92,17 @@ class SGDR(FormulaPolicy):
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return [round(self.T_0 * self.T_mult**k) for k in range(self.num_cycles)]
+        lengths, left = [], checks.MOST_STEPS
+        for k in range(self.num_cycles):
+            lengths.append(round(self.T_0 * self.T_mult**k))
+            left -= lengths[-1]
+            # At once, since the next power may be larger than any float or any memory.
+            if left < 0:
+                raise PolicyError(
+                    f"num_cycles must leave at most 2**53 steps in all, got {self.num_cycles!r} "
+                    f"with T_0={self.T_0} and T_mult={float(self.T_mult):.6g}; ask for fewer cycles"
+                )
+        return lengths
 
     @cached_property
     def _ends(self) -> list[int]:

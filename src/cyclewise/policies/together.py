@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cyclewise._validation import describe
 from cyclewise.errors import PolicyError
-from cyclewise.policies.base import Hyperparameters, Policy, register_policy
+from cyclewise.policies.base import Hyperparameters, Policy, highest, register_policy
 
 
 @register_policy
@@ -51,9 +51,8 @@ class Together(Policy):
                     f"{name} must have as many steps as rate, got {part.total_steps} and {self.rate.total_steps}; "
                     "make it longer with extend(), or with Join"
                 )
-        momenta = None if self.momenta is None else self.momenta.lr(range(self.momenta.total_steps))
-        if momenta is not None and momenta.max() >= 1:
-            raise PolicyError(f"momenta must stay below 1, got a policy that reaches {momenta.max():.4g}; lower it")
+        if self.momenta is not None and (top := highest(self.momenta)[1]) >= 1:
+            raise PolicyError(f"momenta must stay below 1, got a policy that reaches {top:.4g}; lower it")
 
     @property
     def total_steps(self) -> int:  # type: ignore[override]

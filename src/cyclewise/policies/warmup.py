@@ -91,8 +91,7 @@ class WarmupStableDecay(FormulaPolicy):
         total = checks.total_steps(self.total_steps)
         object.__setattr__(self, "total_steps", total)
         for name in ("warmup_steps", "decay_steps"):
-            steps = _validation.whole(name, getattr(self, name), minimum=0, way_out="0 means none", error=PolicyError)
-            object.__setattr__(self, name, steps)
+            object.__setattr__(self, name, checks.whole(name, getattr(self, name), "0 means none", minimum=0))
         if self.warmup_steps + self.decay_steps >= total:
             raise PolicyError(
                 f"total_steps must be above warmup_steps + decay_steps = {self.warmup_steps + self.decay_steps}, "

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
-from cyclewise._validation import positive, whole
+from cyclewise._validation import positive, shown, whole
 from cyclewise.errors import ArgumentError, SuggestionError
 from cyclewise.policies import SGDR, Cyclical, OneCycle, Policy
+from cyclewise.policies.checks import MOST_STEPS
 from cyclewise.range_test import RangeTest
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.ensemble import Ensemble
@@ -171,6 +172,11 @@ class FitMethods(Parts):
         """
         cycle = max(2, self.steps_in("cyc_len", cyc_len))
         count = whole("num_cycles", num_cycles, minimum=1, way_out="it counts the cycles")
+        if cycle * count > MOST_STEPS:
+            raise ArgumentError(
+                f"num_cycles must leave at most 2**53 steps in all, got {shown(num_cycles)} of {cycle} each; "
+                "ask for fewer"
+            )
         momenta = (None, None) if moms is None else _pair("moms", moms)
         rates = peaks(max_lr, self.range_test, len(self.optimizer.param_groups))
         share = 0.1 if base_lr is None else positive("base_lr", base_lr, way_out="leave it out") / max(rates)
@@ -195,6 +201,22 @@ class FitMethods(Parts):
             )
         return Ensemble(self.model, self.snapshots.states, self.data, loss_fn=self.loss_fn, metrics=self.metrics,
                         progress=self.progress)  # fmt: skip
+
+
+def steps_in_epochs(name: str, epochs: float, steps_per_epoch: int) -> int:
+    """Return the updates in so many epochs, at least 1; `name` is the argument's in a message.
+
+    Raises:
+        ArgumentError: `epochs` is not above 0, or so many that their steps cannot be counted.
+    """
+    count = positive(name, epochs, way_out="it counts epochs, for example 5")
+    steps = count * steps_per_epoch
+    if steps > MOST_STEPS:
+        raise ArgumentError(
+            f"{name} must leave at most 2**53 steps, got {shown(epochs)} epochs of {steps_per_epoch}; "
+            "it counts epochs, for example 5"
+        )
+    return max(1, round(steps))
 
 
 def peaks(max_lr: MaxLR, range_test: RangeTest | None, num_groups: int) -> list[float]:

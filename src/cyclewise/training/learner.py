@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from cyclewise._validation import describe, instance, one_of, positive, whole
+from cyclewise._validation import describe, instance, one_of, whole
 from cyclewise.clipping import make_clip
 from cyclewise.errors import ArgumentError, DivergedError
 from cyclewise.mismatch import check_loss_fn
@@ -25,7 +25,7 @@ from cyclewise.training.calls import Calls, as_policies, as_text
 from cyclewise.training.checkpoint import Checkpoint
 from cyclewise.training.data import Data
 from cyclewise.training.diagnosing import DiagnoseMethods
-from cyclewise.training.fitting import FitMethods
+from cyclewise.training.fitting import FitMethods, steps_in_epochs
 from cyclewise.training.groups import (
     LayerMethods,
     check_layer_groups,
@@ -337,8 +337,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
 
     def steps_in(self, name: str, epochs: float) -> int:
         """Return the updates in so many epochs, at least 1; `name` is the argument's in a message."""
-        count = positive(name, epochs, way_out="it counts epochs, for example 5")
-        return max(1, round(count * -(-self.own_data.steps_per_epoch // self._accumulation_steps)))
+        return steps_in_epochs(name, epochs, -(-self.own_data.steps_per_epoch // self._accumulation_steps))
 
     def stop(self, reason: str = "asked to") -> None:
         """End the running fit after the present step; for callbacks."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from cyclewise.errors import CheckpointError, DivergedError
 from cyclewise.param_groups import Groups
 from cyclewise.policies import Policy, Rescaled
+from cyclewise.policies.base import highest
 from cyclewise.progress import Bar
 from cyclewise.scheduler import PolicyLR
 from cyclewise.stepping import Step
@@ -301,9 +302,8 @@ class Run:
         return policy
 
     def _fastest(self) -> Policy:
-        steps = range(self.total_steps)
         policies = [self._rescaled(policy) for policy in self._policies]
-        return policies[0] if len(policies) == 1 else max(policies, key=lambda policy: float(policy.lr(steps).max()))
+        return policies[0] if len(policies) == 1 else max(policies, key=lambda policy: highest(policy)[1])
 
     def _state_for_rollback(self) -> dict[str, Any]:
         step = self.step

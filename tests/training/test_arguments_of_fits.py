@@ -1,0 +1,22 @@
+"""What the calls in epochs refuse, by the names of their own arguments."""
+
+import pytest
+
+import cyclewise as cw
+from tests.training.small_learner import make_learner
+
+CASES = [
+    (lambda learn: learn.fit_one_cycle(1e300, 0.1),
+     "cyc_len must leave at most 2**53 steps, got 1e+300 epochs of 5; it counts epochs, for example 5"),
+    (lambda learn: learn.fit_sgdr(T_0=1e308, num_cycles=1, max_lr=0.1),
+     "T_0 must leave at most 2**53 steps, got 1e+308 epochs of 5; it counts epochs, for example 5"),
+    (lambda learn: learn.fit_cyclical(cyc_len=2, num_cycles=10**400, max_lr=0.1),
+     "num_cycles must leave at most 2**53 steps in all, got an int of 1329 bits of 10 each; ask for fewer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), CASES)
+def test_impossible_values_are_refused_by_the_argument_that_was_given(call, message):
+    with pytest.raises(cw.ArgumentError) as caught:
+        call(make_learner())
+    assert str(caught.value) == message
