@@ -13,6 +13,8 @@ from typing import Any
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CyclewiseError
 
 Error = type[CyclewiseError]
+# torch.manual_seed takes any seed below 2**64; some are counted on from the given one, batch by batch or draw by draw.
+_LARGEST_SEED = 2**63 - 1
 
 
 def real(name: str, value: Any, *, way_out: str, error: Error = ArgumentError) -> float:
@@ -53,6 +55,17 @@ def whole(name: str, value: Any, *, minimum: int, way_out: str, error: Error = A
     number = _as_int(value)
     if number is None or number < minimum:
         raise error(f"{name} must be a whole number of at least {minimum}, got {shown(value)}; {way_out}")
+    return number
+
+
+def random_seed(name: str, value: Any, *, way_out: str = "pass 0") -> int:
+    """Return `value` as an int that every generator can be seeded with."""
+    number = whole(name, value, minimum=0, way_out=way_out)
+    if number > _LARGEST_SEED:
+        raise ArgumentError(
+            f"{name} must be a whole number from 0 to 2**63 - 1, got {value!r}; "
+            f"pass a smaller one, for example {number % 2**32}"
+        )
     return number
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Target = Annotated[
     str, typer.Argument(metavar="FILE:FUNCTION", help="A function seed -> Learner, for example train.py:make_learner.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed handed to the function.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed handed to the function.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Html = Annotated[Path | None, typer.Option(metavar="PATH", help="Write a report to this file.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of an error.")]

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclewise._validation import describe, instance, positive, real, whole
+from cyclewise._validation import describe, instance, positive, random_seed, real, whole
 from cyclewise.comparison.comparison import Comparison
 from cyclewise.engines import check_engine, make_workers, portable
 from cyclewise.errors import ArgumentError, ArgumentTypeError
@@ -102,7 +102,7 @@ def compare(
         baseline=_baseline(baseline, chosen),
         seeds=_seeds("seeds", seeds),
         target=None if target is None else real("target", target, way_out="leave it out for none"),
-        seed=whole("seed", seed, minimum=0, way_out="pass 0"),
+        seed=random_seed("seed", seed),
     )
     if not callable(make_learner):
         raise ArgumentTypeError(
@@ -200,7 +200,7 @@ def _baseline(baseline: Any, policies: Mapping[str, Policy]) -> str:
 def _seeds(name: str, seeds: Any) -> tuple[int, ...]:
     if isinstance(seeds, str) or not isinstance(seeds, Iterable):
         raise ArgumentTypeError(f"{name} must be a list of whole numbers, got {describe(seeds)}; pass range(8)")
-    result = tuple(whole(name, seed, minimum=0, way_out="pass for example range(8)") for seed in seeds)
+    result = tuple(random_seed(name, seed, way_out="pass for example range(8)") for seed in seeds)
     if not result or len(set(result)) < len(result):
         raise ArgumentError(
             f"{name} must be different whole numbers, at least one, got {list(result)!r}; pass range(8)"

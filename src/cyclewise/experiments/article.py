@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cyclewise._validation import one_of, whole
+from cyclewise._validation import one_of, random_seed, whole
 from cyclewise.comparison.comparing import num_workers
 from cyclewise.comparison.crew import Crew
 from cyclewise.comparison.runs import Job, Run, Runner
@@ -104,7 +104,7 @@ def run_experiments(
     """
     for number in numbers:
         one_of("experiment", str(number), [str(known) for known in EXPERIMENTS])
-    own_seeds = tuple(whole("seeds", seed, minimum=0, way_out="pass 0") for seed in seeds)
+    own_seeds = tuple(random_seed("seeds", seed) for seed in seeds)
     if num_images is not None:
         whole("images", num_images, minimum=BATCH_SIZE, way_out="leave it out for all")
     if small and folder is not None:

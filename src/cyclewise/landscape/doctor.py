@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from cyclewise._validation import describe, instance, whole
+from cyclewise._validation import describe, instance, random_seed, whole
 from cyclewise.errors import ArgumentTypeError
 from cyclewise.landscape.diagnosis import Diagnosis
 from cyclewise.loaders import check_loader
@@ -73,7 +73,7 @@ def diagnose(
     check_loader(batches, name="batches")
     if optimizer is not None:
         instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", way_out="leave it out, or pass yours")
-    whole("seed", seed, minimum=0, way_out="pass 0")
+    random_seed("seed", seed)
     whole("budget", budget, minimum=_FEWEST_EVALUATIONS, way_out="200 is a good number")
     if path is not None and not isinstance(path, Sequence):
         raise ArgumentTypeError(

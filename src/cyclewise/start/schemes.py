@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cyclewise._validation import positive, whole
+from cyclewise._validation import positive, random_seed
 from cyclewise.errors import ArgumentError
 from cyclewise.start.space import Space, check_model
 from cyclewise.start.variables import Choice, Coordinates, Point, Variable
@@ -69,7 +69,7 @@ class InitScheme(Space):
                 f"lower and upper must lie on both sides of 1, got {lower!r} and {upper!r}; pass for example 0.2 and 5"
             )
         self.vary_gain = vary_gain
-        self.seed = whole("seed", seed, minimum=0, way_out="pass a whole number such as 0")
+        self.seed = random_seed("seed", seed, way_out="pass a whole number such as 0")
         self._inputs = inputs
         self._schemes = (_AS_IS, "xavier", "he", "orthogonal", *(("lsuv",) if inputs is not None else ()))
         self.kinds = tuple(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cyclewise._validation import instance, real, whole
+from cyclewise._validation import instance, random_seed, real, whole
 from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.start.algorithms import Algorithm
 from cyclewise.start.journal import Event, Journal
@@ -93,7 +93,7 @@ class Search:
         instance("space", space, Space, "a space of starts", way_out="pass for example LayerGains(model)")
         self.space = space
         self.budget = whole("budget", budget, minimum=2, way_out="pass the evaluations to spend, for example 60")
-        self.seed = whole("seed", seed, minimum=0, way_out="pass a whole number such as 0")
+        self.seed = random_seed("seed", seed, way_out="pass a whole number such as 0")
         self._options = {"population": population, "omega": omega, "phip": phip, "phig": phig}
         self.algorithm = Algorithm(
             space.variables,

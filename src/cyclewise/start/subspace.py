@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cyclewise._validation import one_of, positive, whole
+from cyclewise._validation import one_of, positive, random_seed, whole
 from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
 from cyclewise.mismatch import check_loss_fn
@@ -81,7 +81,7 @@ class Subspace(_Sum):
         self.size = whole("size", size, minimum=1, way_out="pass the number of directions, for example 10")
         self.directions = one_of("directions", directions, ("random", "gradient"))
         self.radius = positive("radius", radius, way_out="1 moves each tensor by as much as its own size")
-        self.seed = whole("seed", seed, minimum=0, way_out="pass a whole number such as 0")
+        self.seed = random_seed("seed", seed, way_out="pass a whole number such as 0")
         self._check_trained()
         self._gradients = _spanned(model, loss_fn, batches, self.size) if directions == "gradient" else None
         self.variables = (Coordinates("coordinates", self.size),)
@@ -105,7 +105,7 @@ class Subspace(_Sum):
     def _direction(self, index: int) -> dict[str, Tensor]:
         if self._gradients is not None:
             return self._gradients[index]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
         return {
             name: scale(p) * torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p)
             for name, p in trained(self.model).items()

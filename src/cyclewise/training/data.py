@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclewise._validation import describe, fraction, whole
+from cyclewise._validation import describe, fraction, random_seed, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.loaders import check_loader
 
@@ -67,7 +67,7 @@ class Data:
         """
         held_out = fraction("valid_fraction", valid_fraction)
         size = whole("batch_size", batch_size, minimum=1, way_out="64 is a good start")
-        seed = whole("seed", seed, minimum=0, way_out="pass 0")
+        seed = random_seed("seed", seed)
         inputs, targets = _tensors("inputs", inputs), _tensors("targets", targets)
         num_samples = _length("targets", targets)
         if _length("inputs", inputs) != num_samples:
