@@ -4,13 +4,14 @@ With ``--json`` one JSON document is printed on standard output; all else goes t
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cyclewise.cli.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
     from cyclewise.drawing import Table
@@ -43,11 +44,14 @@ class Output:
 
     @contextmanager
     def quiet_stdout(self) -> Iterator[None]:
-        """Send what the user's own code prints to standard error while the block runs, if JSON was asked for."""
+        """Send what the user's own code prints to standard error while the block runs, if JSON was asked for.
+
+        That is also what a child process or a library in C prints.
+        """
         if not self._as_json:
             yield
             return
-        with redirect_stdout(sys.stderr):
+        with stdout_to_stderr():
             yield
 
     def say(self, text: str) -> None:

@@ -1,0 +1,47 @@
+"""Standard output kept for the result: what anything else prints goes to standard error.
+
+Python's ``print`` is the smaller part of it. Libraries in C and child processes write to the file descriptor itself.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+
+_OUT, _ERR = 1, 2
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send everything that goes to standard output to standard error while the block runs, however it ends."""
+    with _descriptors_exchanged(), redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
+def _descriptors_exchanged() -> Iterator[None]:
+    # What was printed before the block still goes to where it belongs.
+    _flush()
+    try:
+        saved = os.dup(_OUT)
+    except OSError:  # a process without standard output: nobody can write to it
+        yield
+        return
+    try:
+        with suppress(OSError):  # nor is there a place to send it to without standard error
+            os.dup2(_ERR, _OUT)
+        yield
+    finally:
+        _flush()
+        os.dup2(saved, _OUT)
+        os.close(saved)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__):
+        with suppress(AttributeError, OSError, ValueError):  # None, a full disk or a broken pipe, or closed
+            stream.flush()  # type: ignore[union-attr]
+    # C's own buffer, which is flushed at the process's end otherwise; Windows finds no C library this way.
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
