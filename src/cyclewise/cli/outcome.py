@@ -42,14 +42,14 @@ def exit_status(*, show_traceback: bool | None) -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's own sys.exit() says nothing of what became of the command
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)
         typer.echo(f"error: {_message(error, show_traceback)}", err=True)
         raise typer.Exit(_status(error)) from None
 
 
-def _status(error: Exception) -> int:
+def _status(error: BaseException) -> int:
     if isinstance(error, SuggestionError):
         return REFUSED
     is_usage = isinstance(error, CyclewiseError) and not isinstance(
@@ -58,12 +58,16 @@ def _status(error: Exception) -> int:
     return USAGE if is_usage else FAILED
 
 
-def _message(error: Exception, show_traceback: bool | None) -> str:
+def _message(error: BaseException, show_traceback: bool | None) -> str:
     if isinstance(error, CyclewiseError):
         return str(error)
     cause = error.__cause__ or error
-    what = f"{error.what} raised " if isinstance(error, UserCodeError) else ""
     frame = traceback.extract_tb(cause.__traceback__)[-1]
     where = f" ({frame.filename}, line {frame.lineno})"
+    if isinstance(cause, SystemExit):
+        what = error.what if isinstance(error, UserCodeError) else "the code that was run"
+        code = "" if cause.code is None else repr(cause.code)
+        return f"{what} called sys.exit({code}){where}; leave that out, or put it under if __name__ == '__main__'"
+    what = f"{error.what} raised " if isinstance(error, UserCodeError) else ""
     hint = "" if show_traceback is not False else "; run it again with --traceback to see how it got there"
     return f"{what}{type(cause).__name__}: {cause}{where}{hint}"

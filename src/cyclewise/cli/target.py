@@ -31,7 +31,7 @@ def made(target: str, function: Callable[[int], Any], seed: int) -> "Learner":
 
     try:
         learner = function(seed)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(target) from error
     if not isinstance(learner, Learner):
         raise ArgumentTypeError(
@@ -67,7 +67,7 @@ def load(target: str) -> Callable[[int], Any]:
     sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(name) from error
     function = getattr(module, attribute, None)
     if not callable(function):

@@ -1,0 +1,64 @@
+"""How a command ends when the user's own code does not: the exit status, and what a script gets to read."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cyclewise.cli import app
+
+LEARNER = """
+import sys
+import torch
+from torch import nn
+import cyclewise as cw
+
+def make_learner(seed):
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 4)
+    batches = [(inputs, inputs[:, 0].gt(0).long())] * 4
+    return cw.Learner({model}, cw.Data(batches, batches))
+"""
+EXITING = """
+class Exiting(nn.Linear):
+    def forward(self, inputs):
+        sys.exit(5)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(command, code, *arguments):
+    Path("train.py").write_text(code)
+    return CliRunner().invoke(app, [command, "train.py:make_learner", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        *((command, "sys.exit()") for command in ("find", "fit", "diagnose", "search", "compare")),
+        *(("find", call) for call in ("sys.exit(0)", "sys.exit(7)", "sys.exit('no data')")),
+    ],
+)
+def test_sys_exit_is_a_failure(command, call):
+    result = run(command, f"import sys\ndef make_learner(seed):\n    {call}\n")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: train.py:make_learner called {call} ({Path('train.py').resolve()}, line 3); "
+        "leave that out, or put it under if __name__ == '__main__'\n"
+    )
+
+
+def test_sys_exit_in_the_file_is_a_failure():
+    result = run("find", "import sys\nsys.exit(0)\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: train.py called sys.exit(0) (")
+
+
+def test_sys_exit_while_it_trains_is_a_failure():
+    result = run("fit", LEARNER.format(model="Exiting(4, 2)") + EXITING, "--max-lr", "0.1")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the code that was run called sys.exit(5) (")
