@@ -1,5 +1,6 @@
 """How a command ends when the user's own code does not: the exit status, and what a script gets to read."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,58 @@ def test_sys_exit_while_it_trains_is_a_failure():
     result = run("fit", LEARNER.format(model="Exiting(4, 2)") + EXITING, "--max-lr", "0.1")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: the code that was run called sys.exit(5) (")
+
+
+@pytest.mark.parametrize("command", ["find", "fit", "diagnose", "search", "compare"])
+def test_an_error_is_a_json_document_too(command):
+    code = "def make_learner(seed):\n    print('noise')\n    raise LookupError('no such data')\n"
+    result = run(command, code, "--json")
+    assert result.exit_code == 1
+    values = json.loads(result.stdout)
+    assert values["error_type"] == "LookupError"
+    assert values["error"].startswith("train.py:make_learner raised LookupError: no such data (")
+    assert result.stderr == f"noise\nerror: {values['error']}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "kind", "message"),
+    [
+        (
+            ["find", "nowhere.py:x"],
+            2,
+            "ArgumentError",
+            "FILE:FUNCTION must name a file that exists, got ",
+        ),
+        (
+            ["find", "nowhere.py:x", "--html", "not/there.html"],
+            2,
+            "ArgumentError",
+            "path must lie in an existing ",
+        ),
+        (["experiment", "4"], 2, "ArgumentError", "the experiment must be 1, 2, 3 or all, got '4'; "),
+        (["policy", "one-cycle", "--max-lr", "-1", "--total-steps", "9"], 2, "PolicyError", "max_lr must be a finite "),
+    ],
+)
+def test_every_command_has_a_document_for_its_errors(arguments, status, kind, message):
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == status
+    values = json.loads(result.stdout)
+    assert values["error_type"] == kind
+    assert values["error"].startswith(message)
+    assert result.stderr == f"error: {values['error']}\n"
+
+
+def test_a_sys_exit_has_a_document():
+    result = run("find", "import sys\nsys.exit(0)\n", "--json")
+    assert json.loads(result.stdout)["error_type"] == "SystemExit"
+
+
+def test_a_fit_that_diverges_has_one_document():
+    result = run(
+        "fit", LEARNER.format(model="nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 2))"), "--max-lr", "1e30", "--json"
+    )
+    assert result.exit_code == 1
+    values = json.loads(result.stdout)
+    assert values["error_type"] == "DivergedError"
+    assert values["history"]["loss"]
+    assert result.stderr.endswith(f"error: {values['error']}\n")

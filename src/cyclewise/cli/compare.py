@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cyclewise.cli.options import AsJson, Html, Output, Target, Traceback
-from cyclewise.cli.outcome import FAILED, REFUSED, exit_status
+from cyclewise.cli.outcome import FAILED, REFUSED
 
 
 def compare(
@@ -36,13 +36,12 @@ def compare(
     show_traceback: Traceback = False,
 ) -> None:
     """Train with several policies on the same seeds and say which is better, by how much, and how sure that is."""
-    with exit_status(show_traceback=show_traceback):
+    with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         import cyclewise as cw
         from cyclewise.cli.target import load, made
         from cyclewise.comparison.named import named_policies
         from cyclewise.comparison.rows import Missing
 
-        output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():
             # One is made here, so that what is wrong with it is said at once, and its epochs can be counted.
             function = load(target)

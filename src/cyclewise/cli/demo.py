@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cyclewise.cli.options import AsJson, Output, Traceback
-from cyclewise.cli.outcome import exit_status
 
 
 def demo(
@@ -16,12 +15,11 @@ def demo(
     show_traceback: Traceback = False,
 ) -> None:
     """Find a rate on scikit-learn's digits, train with one-cycle, hold it against the best constant rate."""
-    with exit_status(show_traceback=show_traceback):
+    with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         from cyclewise.experiments import digits_contest, digits_learner
         from cyclewise.experiments.digits import CONSTANT_RATES
         from cyclewise.progress import progress_bar
 
-        output = Output(as_json=as_json, html=html)
         learner = digits_learner(0)
         learner.progress = "auto"
         found = learner.lr_find()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
-from cyclewise.cli.outcome import FAILED, exit_status
+from cyclewise.cli.outcome import FAILED
 
 
 def diagnose(
@@ -19,10 +19,9 @@ def diagnose(
     show_traceback: Traceback = False,
 ) -> None:
     """Measure what stands in the way of training, and say what to do about it."""
-    with exit_status(show_traceback=show_traceback):
+    with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         from cyclewise.cli.target import make_learner
 
-        output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():
             learner = make_learner(target, seed)
             diagnosis = learner.diagnose(num_batches=batches, seed=seed, budget=budget)

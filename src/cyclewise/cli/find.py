@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
-from cyclewise.cli.outcome import REFUSED, exit_status
+from cyclewise.cli.outcome import REFUSED
 
 
 def find(
@@ -20,10 +20,9 @@ def find(
     show_traceback: Traceback = False,
 ) -> None:
     """Find a learning rate by a range test, or say why there is none (exit status 3)."""
-    with exit_status(show_traceback=show_traceback):
+    with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         from cyclewise.cli.target import make_learner
 
-        output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():
             learner = make_learner(target, seed)
             result = learner.lr_find(num_steps=num_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed)

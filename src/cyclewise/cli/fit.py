@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
-from cyclewise.cli.outcome import exit_status
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback, error_values
 
 
 def fit(
@@ -25,12 +24,11 @@ def fit(
     show_traceback: Traceback = False,
 ) -> None:
     """Train with one cycle and show what happened."""
-    with exit_status(show_traceback=show_traceback):
+    with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         from cyclewise.cli.target import make_learner
         from cyclewise.errors import DivergedError, SuggestionError
         from cyclewise.training import Checkpoint
 
-        output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():
             learner = make_learner(target, seed)
             if run is not None and run.exists():
@@ -51,7 +49,7 @@ def fit(
             "range_test": None if found is None else found.to_dict(),
         }
         if error is not None:
-            values["error"] = str(error)
+            values |= error_values(str(error), type(error).__name__)
         if records or as_json:
             output.finish(values, records)
         if error is not None:

@@ -1,6 +1,7 @@
 """What the commands have in common: arguments, and where their output goes.
 
-With ``--json`` one JSON document is printed on standard output; all else goes to standard error.
+With ``--json`` one JSON document is printed on standard output; all else goes to standard error. Of a command that
+failed it is ``{"error": message, "error_type": class name}``.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cyclewise.cli.outcome import exit_status
 from cyclewise.cli.streams import stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ Target = Annotated[
     str, typer.Argument(metavar="FILE:FUNCTION", help="A function seed -> Learner, for example train.py:make_learner.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed handed to the function.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, also of an error.")]
 Html = Annotated[Path | None, typer.Option(metavar="PATH", help="Write a report to this file.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of an error.")]
 
@@ -37,10 +39,21 @@ class Output:
     def __init__(self, *, as_json: bool, html: Path | None) -> None:
         self._as_json = as_json
         self._html = html
-        if html is not None:
-            from cyclewise.report import check_path
+        self._is_finished = False
 
-            check_path(html)
+    @contextmanager
+    def command(self, *, show_traceback: bool | None) -> Iterator["Output"]:
+        """Run a command: an exception becomes a message, an exit status and, where JSON was asked for, the document.
+
+        Args:
+            show_traceback: the command's option --traceback; None where it has none.
+        """
+        with exit_status(show_traceback=show_traceback, on_error=self._fail):
+            if self._html is not None:
+                from cyclewise.report import check_path
+
+                check_path(self._html)
+            yield self
 
     @contextmanager
     def quiet_stdout(self) -> Iterator[None]:
@@ -83,6 +96,17 @@ class Output:
             typer.echo(f"report: {path}", err=self._as_json)
         if self._as_json:
             typer.echo(json.dumps(values, allow_nan=False))
+        self._is_finished = True
+
+    def _fail(self, message: str, kind: str) -> None:
+        # A fit that diverged has printed its document, with the error in it.
+        if self._as_json and not self._is_finished:
+            typer.echo(json.dumps(error_values(message, kind)))
+
+
+def error_values(message: str, kind: str) -> dict[str, str]:
+    """Return what a document says of an error."""
+    return {"error": message, "error_type": kind}
 
 
 def print_version(is_wanted: bool) -> None:

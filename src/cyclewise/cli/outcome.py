@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -32,11 +32,14 @@ class UserCodeError(Exception):
 
 
 @contextmanager
-def exit_status(*, show_traceback: bool | None) -> Iterator[None]:
+def exit_status(
+    *, show_traceback: bool | None, on_error: Callable[[str, str], None] = lambda message, kind: None
+) -> Iterator[None]:
     """Turn an exception of the block into a message on standard error and an exit status.
 
     Args:
         show_traceback: the command's option --traceback; None where it has none.
+        on_error: called with the message and the name of the exception's class.
     """
     try:
         yield
@@ -45,7 +48,9 @@ def exit_status(*, show_traceback: bool | None) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # the user's own sys.exit() says nothing of what became of the command
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)
-        typer.echo(f"error: {_message(error, show_traceback)}", err=True)
+        message = _message(error, show_traceback)
+        typer.echo(f"error: {message}", err=True)
+        on_error(message, type(_cause(error)).__name__)
         raise typer.Exit(_status(error)) from None
 
 
@@ -58,10 +63,15 @@ def _status(error: BaseException) -> int:
     return USAGE if is_usage else FAILED
 
 
+def _cause(error: BaseException) -> BaseException:
+    """Return what the message is about: of an error that only says whose code it was, the error itself."""
+    return error if isinstance(error, CyclewiseError) else error.__cause__ or error
+
+
 def _message(error: BaseException, show_traceback: bool | None) -> str:
     if isinstance(error, CyclewiseError):
         return str(error)
-    cause = error.__cause__ or error
+    cause = _cause(error)
     frame = traceback.extract_tb(cause.__traceback__)[-1]
     where = f" ({frame.filename}, line {frame.lineno})"
     if isinstance(cause, SystemExit):

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from cyclewise.cli.options import AsJson, Output
-from cyclewise.cli.outcome import exit_status
 from cyclewise.errors import ArgumentError
 from cyclewise.policies import Policy, registered_policies
 
@@ -25,8 +24,7 @@ def _command(policy_class: type[Policy]) -> Callable[..., None]:
     fields = _option_fields(policy_class)
 
     def command(save: Path | None, as_json: bool, **arguments: Any) -> None:
-        with exit_status(show_traceback=None):
-            output = Output(as_json=as_json, html=None)
+        with Output(as_json=as_json, html=None).command(show_traceback=None) as output:
             policy = policy_class(**{name: _value(value) for name, value in arguments.items()})
             if save is not None and not save.parent.is_dir():
                 raise ArgumentError(f"save must be a file in a folder that is there, got {str(save)!r}; make it first")

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
-from cyclewise.cli.outcome import exit_status
 
 
 def search(
@@ -34,11 +33,10 @@ def search(
     show_traceback: Traceback = False,
 ) -> None:
     """Search a better starting point by short training runs, and say what it is better than."""
-    with exit_status(show_traceback=show_traceback):
+    with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         import cyclewise as cw
         from cyclewise.cli.target import load, made
 
-        output = Output(as_json=as_json, html=html)
         with output.quiet_stdout():
             function = load(target)
             learner = made(target, function, seed)
