@@ -71,4 +71,5 @@ def _copied_tensor(tensor: Tensor, device: torch.device | None) -> Tensor:
         return _copied_tensor(tensor.detach(), device).requires_grad_()
     if device is None or device == tensor.device:
         return tensor.clone()
-    return tensor.to(device, non_blocking=True, copy=True)
+    # "cuda" and "cuda:0" may be one, hence copy; and the copy is waited for, as a loader may fill its buffer again.
+    return tensor.to(device, copy=True)
