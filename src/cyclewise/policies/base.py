@@ -311,7 +311,8 @@ def _stretches(total_steps: int) -> Iterator[NDArray[np.int64]]:
 
 def _spread(total_steps: int, most: int) -> NDArray[np.int64]:
     """Return the steps of a policy, the first and the last among them; of a long one no more than `most`."""
-    return np.unique(np.linspace(0, total_steps - 1, min(total_steps, most)).round().astype(np.int64))
+    steps: NDArray[np.int64] = np.linspace(0, total_steps - 1, min(total_steps, most)).round().astype(np.int64)
+    return steps[np.diff(steps, prepend=-1) > 0]
 
 
 STEP_MESSAGE = "step must be a whole number of at least 0, got {}; steps count optimizer updates from 0"

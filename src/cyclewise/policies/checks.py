@@ -9,6 +9,9 @@ from cyclewise.errors import PolicyError
 MOST_STEPS = 2**53
 # The ends of cycles are kept in lists, of some hundred bytes a cycle.
 MOST_CYCLES = 1_000_000
+# So far below the largest float that no sum of two rates, and no rounding, gets beyond that.
+HIGHEST_RATE = 1e300
+_FIND_ONE = "cyclewise.lr_find gives one"
 
 
 def total_steps(value: Any) -> int:
@@ -26,12 +29,13 @@ def whole(name: str, value: Any, way_out: str, *, minimum: int = 1) -> int:
 
 def peak(name: str, value: Any) -> float:
     """Return a rate above 0."""
-    return _validation.positive(name, value, way_out="cyclewise.lr_find gives one", error=PolicyError)
+    return _bounded(name, _validation.positive(name, value, way_out=_FIND_ONE, error=PolicyError))
 
 
 def rate(name: str, value: Any) -> float:
     """Return a rate of at least 0."""
-    return _validation.non_negative(name, value, way_out="rates cannot be negative", error=PolicyError)
+    way_out = "rates cannot be negative"
+    return _bounded(name, _validation.non_negative(name, value, way_out=way_out, error=PolicyError))
 
 
 def floor(name: str, value: Any, max_lr: float) -> float:
@@ -74,3 +78,9 @@ def momentum(name: str, value: Any) -> float:
     if not 0 <= checked < 1:
         raise PolicyError(f"{name} must lie in [0, 1), got {value!r}; 0.85 to 0.95 is usual")
     return checked
+
+
+def _bounded(name: str, value: float) -> float:
+    if value > HIGHEST_RATE:
+        raise PolicyError(f"{name} must be at most {HIGHEST_RATE}, got {value!r}; {_FIND_ONE}")
+    return value

@@ -38,6 +38,11 @@ class Exponential(FormulaPolicy):
     def __post_init__(self) -> None:
         object.__setattr__(self, "start_lr", checks.peak("start_lr", self.start_lr))
         object.__setattr__(self, "end_lr", checks.peak("end_lr", self.end_lr))
+        if not 1 / checks.HIGHEST_RATE <= self.end_lr / self.start_lr <= checks.HIGHEST_RATE:
+            raise PolicyError(
+                f"end_lr must be within a factor of 1e300 of start_lr={self.start_lr!r}, got {self.end_lr!r}; "
+                "bring them closer together"
+            )
         object.__setattr__(self, "total_steps", checks.total_steps(self.total_steps))
 
     def formula(self, step: Any, arithmetic: Arithmetic) -> Hyperparameters:

@@ -59,6 +59,18 @@ class OneCycle(FormulaPolicy):
         object.__setattr__(self, "pct_start", _validation.fraction("pct_start", self.pct_start, error=PolicyError))
         object.__setattr__(self, "div_factor", checks.factor("div_factor", self.div_factor))
         object.__setattr__(self, "final_div_factor", checks.factor("final_div_factor", self.final_div_factor))
+        # Overflowing to infinity, a quotient fails these too.
+        if self.initial_lr > checks.HIGHEST_RATE:
+            raise PolicyError(
+                f"div_factor must leave a first rate of at most {checks.HIGHEST_RATE}, got {self.div_factor!r} with "
+                f"max_lr={self.max_lr!r}; 25 starts at max_lr / 25"
+            )
+        if self.min_lr > checks.HIGHEST_RATE:
+            raise PolicyError(
+                f"final_div_factor must leave a last rate of at most {checks.HIGHEST_RATE}, "
+                f"got {self.final_div_factor!r} with a first rate of {self.initial_lr!r}; "
+                "1e4 ends at a ten-thousandth of it"
+            )
         momenta = checks.momenta(self.base_momentum, self.max_momentum)
         if momenta is not None:
             object.__setattr__(self, "base_momentum", momenta[0])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cyclewise import _validation
 from cyclewise.errors import PolicyError
 from cyclewise.policies import checks
-from cyclewise.policies.base import Hyperparameters, Policy, register_policy
+from cyclewise.policies.base import Hyperparameters, Policy, highest, register_policy
 
 
 @register_policy
@@ -39,6 +39,12 @@ class Rescaled(Policy):
     def __post_init__(self) -> None:
         factor = _validation.positive("factor", self.factor, way_out="0.5 halves the rates", error=PolicyError)
         at_step = checks.whole("at_step", self.at_step, "0 rescales all", minimum=0)
+        top = highest(self.original)[1] if factor > 1 else 0.0
+        if top * factor > checks.HIGHEST_RATE:
+            raise PolicyError(
+                f"factor must leave rates of at most {checks.HIGHEST_RATE}, got {factor!r} for a highest rate of "
+                f"{top!r}; 0.5 halves the rates"
+            )
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "at_step", at_step)
 
