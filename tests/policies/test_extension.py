@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,31 @@ def test_extension_keeps_the_ends_of_cycles_sharp():
     jumps = np.flatnonzero(np.diff(longer.lr(range(19))) > 0.5)
     assert len(jumps) == 1
     assert longer.cycle_ends == [jumps[0] + 1, 19]
+
+
+@given(st.one_of(simple, joins), st.data())
+def test_squeezed_cycles_end_one_after_the_other(policy, data):
+    at_step = data.draw(st.integers(0, policy.total_steps + 3))
+    squeezed = policy.extend(total_steps=at_step + data.draw(st.integers(1, 9)), at_step=at_step)
+    for ends in (squeezed.cycle_ends, squeezed.extend(total_steps=at_step + 2, at_step=at_step).cycle_ends):
+        assert ends == sorted(set(ends))
+        assert 0 < ends[0]
+
+
+def test_cycles_that_were_squeezed_into_one_step_count_as_one():
+    policy = cw.SGDR(max_lr=0.1, T_0=4, num_cycles=4).extend(total_steps=6, at_step=4)
+    assert policy.cycle_ends == [4, 5, 6]
+    seen = []
+    scheduler = cw.PolicyLR(
+        torch.optim.SGD([torch.zeros(1)], lr=1.0),
+        policy,
+        on_cycle_end=lambda its, cycle: seen.append((its.last_epoch, cycle)),
+    )
+    for _ in range(6):
+        scheduler.step()
+    assert seen == [(4, 1), (5, 2), (6, 3)]
+    assert cw.Snapshots(policy.cycle_ends).cycle_ends == [4, 5, 6]
+    assert cw.Join([policy, policy]).cycle_ends == [4, 5, 6, 10, 11, 12]
 
 
 def test_extended_is_a_policy_of_its_own():

@@ -54,13 +54,13 @@ class Extended(Policy):
 
     @property
     def cycle_ends(self) -> list[int]:
-        """The step after each cycle, moved with the stretch."""
+        """The step after each cycle, moved with the stretch; those squeezed into one step count as one."""
         kept = [end for end in self.original.cycle_ends if end <= self.at_step]
         moved = []
         for end in self.original.cycle_ends[len(kept) : -1]:
             # The first step whose position is at least `end`.
             moved.append(self.at_step - (-(end - self.at_step) * self._new_span // max(1, self._old_span)))
-        return [*kept, *moved, self.total_steps]
+        return sorted({*kept, *moved, self.total_steps})
 
     def value(self, step: int) -> Hyperparameters:
         """Return the hyperparameters at the stretched position of the step."""
