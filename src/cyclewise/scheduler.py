@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cyclewise._validation import describe, instance
+from cyclewise._validation import describe, instance, shown
 from cyclewise.errors import ArgumentTypeError, PolicyError
 from cyclewise.param_groups import (
     Policies,
@@ -28,6 +28,9 @@ from cyclewise.param_groups import (
     write_values,
 )
 from cyclewise.policies import CycleOnPlateau, PlateauState, Policy
+from cyclewise.policies.checks import MOST_STEPS
+from cyclewise.policies.plateau import state_from
+from cyclewise.policies.steps import as_one_step
 from cyclewise.ranks import mean_over_ranks
 
 __all__ = ["PolicyLR", "read_rates", "set_hyperparameters", "write_rates"]
@@ -187,10 +190,10 @@ class PolicyLR(LRScheduler):
                     "make the PolicyLR with the saved policy, and change it with policy.extend()"
                 )
         step = state_dict["step"]
-        if not isinstance(step, int) or step < 0:
-            raise PolicyError(f"state_dict must hold a step of at least 0, got {step!r}; the state is damaged")
+        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= MOST_STEPS:
+            raise PolicyError(f"state_dict must hold a step from 0 to 2**53, got {shown(step)}; the state is damaged")
         if self._rule is not None:
-            self._rule_state = PlateauState(*state_dict["rule_state"])
+            self._rule_state = state_from(state_dict["rule_state"])
         self.last_epoch = step
         self._write(step)
 
@@ -234,7 +237,7 @@ def set_hyperparameters(
 
     Raises:
         ArgumentTypeError: `optimizer` is no torch optimizer, or `policy` no policy.
-        PolicyError: the policy does not fit the optimizer, or `step` is negative.
+        PolicyError: the policy does not fit the optimizer, or `step` is not a whole number of at least 0.
 
     Example:
         >>> from cyclewise import OneCycle
@@ -246,8 +249,7 @@ def set_hyperparameters(
     """
     instance("optimizer", optimizer, Optimizer, "a torch.optim.Optimizer", way_out=_OPTIMIZER_WAY_OUT)
     policies = fitting(optimizer, policy)
-    for part in _parts(policies):
-        part.lr(step)  # refuses an impossible step
+    step = as_one_step(step)
     values = policies.at(step) if isinstance(policies, Policy) else [part.at(step) for part in _parts(policies)]
     write_values(optimizer, policies, values)
 

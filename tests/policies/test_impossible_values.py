@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import cyclewise as cw
+from cyclewise.policies import Extended, Rescaled
 
 CASES = [
     (lambda: cw.OneCycle(max_lr=0, total_steps=5),
@@ -66,6 +67,17 @@ CASES = [
      "momenta must stay below 1, got a policy that reaches 1.5; lower it"),
     (lambda: cw.Join([]), "policies must hold at least one policy, got none; pass for example [warmup, cosine]"),
     (lambda: cw.Join([0.1]), "policies must hold policies only, got float 0.1; make it a Constant"),
+    (lambda: cw.Join(None),
+     "policies must be a list of policies, got NoneType None; pass for example [warmup, cosine]"),
+    (lambda: cw.Join(cw.Constant(lr=0.1, total_steps=3)),
+     "policies must be a list of policies, got Constant Constant(lr=0.1, total_steps=3); "
+     "pass for example [warmup, cosine]"),
+    (lambda: Extended(original=0.1, total_steps=3, at_step=1),
+     "original must be a policy, got float 0.1; make it a Constant"),
+    (lambda: Rescaled(original=0.1, factor=0.5, at_step=1),
+     "original must be a policy, got float 0.1; make it a Constant"),
+    (lambda: cw.MultiStep(max_lr=0.1, milestones=3, total_steps=9),
+     "milestones must be a list of steps, got int 3; they count steps from 0, rising: [100, 150]"),
     (lambda: cw.Join([cw.Constant(lr=0.1, total_steps=1),
                       cw.OneCycle(max_lr=1, total_steps=9, base_momentum=0.8, max_momentum=0.9)]),
      "policies must all move the momentum or none of them, got parts that do (True) and don't: [False, True]; "
@@ -82,6 +94,17 @@ CASES = [
      "step must be a whole number of at least 0, got [0, 1.5]; steps count optimizer updates from 0"),
     (lambda: cw.policy_from_dict({}),
      "values must be a dict with the key 'policy', got {}; pass what to_dict() returned"),
+    (lambda: cw.policy_from_dict(None),
+     "values must be a dict with the key 'policy', got None; pass what to_dict() returned"),
+    (lambda: cw.policy_from_dict(3),
+     "values must be a dict with the key 'policy', got 3; pass what to_dict() returned"),
+    (lambda: cw.policy_from_dict({"policy": ["a"], "version": 1}),
+     "values must describe a registered policy, got ['a']; "
+     "decorate your class with cyclewise.register_policy, and import it before loading"),
+    (lambda: cw.policy_from_dict({"policy": "Cosine", "version": 1, 3: 4, "a": 5}),
+     "values must have exactly the fields of Cosine, got ['3', 'a']; pass what to_dict() returned"),
+    (lambda: cw.policy_from_dict({"policy": "Join", "version": 1, "policies": 3}),
+     "policies must be a list of policies, got int 3; pass for example [warmup, cosine]"),
     (lambda: cw.policy_from_dict({"policy": "Cosine", "version": 9}),
      "values must have version 1, got 9; they were written by another release of cyclewise"),
     (lambda: cw.policy_from_dict({"policy": "Cosine", "version": 1, "T_max": 3}),

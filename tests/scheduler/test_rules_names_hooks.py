@@ -51,6 +51,17 @@ def test_the_state_of_another_rule_is_refused():
         cw.PolicyLR(optimizer_of("body"), RULE).load_state_dict(cw.PolicyLR(optimizer_of("body"), other).state_dict())
 
 
+@pytest.mark.parametrize("rule_state", [None, 3, [1.0], [None, None, 0, None, "a"], [None, None, 0, True, 0]])
+def test_a_damaged_state_of_a_rule_is_refused(rule_state):
+    scheduler = cw.PolicyLR(optimizer_of("body"), RULE)
+    with pytest.raises(cw.PolicyError) as caught:
+        scheduler.load_state_dict({**scheduler.state_dict(), "step": 3, "rule_state": rule_state})
+    assert str(caught.value) == (
+        f"state_dict must hold the 5 numbers of a rule's state, got {rule_state!r}; the state is damaged"
+    )
+    assert scheduler.last_epoch == 0
+
+
 def test_policies_by_name_survive_another_order_and_new_groups():
     slow, fast = cw.Constant(lr=0.01, total_steps=9), cw.Linear(start_lr=1.0, end_lr=0.0, total_steps=9)
     optimizer = optimizer_of("head", "body")

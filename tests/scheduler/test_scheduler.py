@@ -196,10 +196,10 @@ def test_the_state_of_another_policy_is_refused():
     theirs = torch.optim.lr_scheduler.StepLR(fresh(), 3)
     with pytest.raises(cw.PolicyError, match="state_dict must be that of a PolicyLR"):
         scheduler.load_state_dict(theirs.state_dict())
-    damaged = {**scheduler.state_dict(), "step": -1}
-    with pytest.raises(cw.PolicyError) as caught:
-        scheduler.load_state_dict(damaged)
-    assert str(caught.value) == "state_dict must hold a step of at least 0, got -1; the state is damaged"
+    for step in (-1, True, 10**30, 1.0, None):
+        with pytest.raises(cw.PolicyError) as caught:
+            scheduler.load_state_dict({**scheduler.state_dict(), "step": step})
+        assert str(caught.value) == f"state_dict must hold a step from 0 to 2**53, got {step}; the state is damaged"
     assert scheduler.last_epoch == 0
 
 
@@ -311,8 +311,16 @@ def test_set_hyperparameters_writes_one_step():
     cw.set_hyperparameters(optimizer, CYCLE, step=4)
     assert optimizer.param_groups[0]["lr"] == CYCLE.lr(4)
     assert optimizer.param_groups[0]["betas"] == (CYCLE.momentum(4), 0.999)
-    with pytest.raises(cw.PolicyError, match="step must be a whole number of at least 0, got -1"):
-        cw.set_hyperparameters(optimizer, CYCLE, step=-1)
+    for step in (-1, [1, 2], None, 1.5, "3"):
+        with pytest.raises(cw.PolicyError) as caught:
+            cw.set_hyperparameters(optimizer, CYCLE, step=step)
+        assert str(caught.value) == (
+            f"step must be a whole number of at least 0, got {step!r}; steps count optimizer updates from 0"
+        )
+    assert optimizer.param_groups[0]["lr"] == CYCLE.lr(4)
+    for step in (10**30, 9.0, torch.tensor(9)):
+        cw.set_hyperparameters(optimizer, CYCLE, step=step)
+        assert optimizer.param_groups[0]["lr"] == CYCLE.lr(9)
 
 
 def test_rates_are_read_and_written():

@@ -1,6 +1,8 @@
 """What the calls in epochs refuse, by the names of their own arguments."""
 
+import numpy as np
 import pytest
+import torch
 
 import cyclewise as cw
 from tests.training.small_learner import make_learner
@@ -13,6 +15,12 @@ CASES = [
     (lambda learn: learn.fit_cyclical(cyc_len=2, num_cycles=10**400, max_lr=0.1),
      "num_cycles must leave at most 2**53 steps in all, got an int of 1329 bits of 10 each; ask for fewer"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [torch.tensor(0.125), np.array(0.125), np.float32(0.125), torch.tensor([0.125])])
+def test_a_peak_may_be_a_number_of_any_kind(rate):
+    history, expected = (make_learner().fit_one_cycle(1, one) for one in (rate, 0.125))
+    assert history.lr.tolist() == expected.lr.tolist()
 
 
 @pytest.mark.parametrize(("call", "message"), CASES)

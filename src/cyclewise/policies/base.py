@@ -7,19 +7,19 @@ be asked for at any time, in any order.
 
 import dataclasses
 import math
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise._validation import shown
+from cyclewise._validation import describe
 from cyclewise.drawing import Chart, Line, Section
 from cyclewise.errors import PolicyError
 from cyclewise.policies import checks
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
+from cyclewise.policies.steps import Steps, as_step, as_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,6 @@ _MOST_DRAWN = 4001
 _STEPS_AT_ONCE = 2**20
 _MOST_LOOKED_AT = 2**24
 
-Steps = Sequence[int] | NDArray[Any]
 Floats = NDArray[np.float64]
 AnyPolicy = TypeVar("AnyPolicy", bound="type[Policy]")
 
@@ -230,6 +229,12 @@ class FormulaPolicy(Policy):
         return self.formula(steps, ARRAY)
 
 
+def require_policy(name: str, value: Any) -> None:
+    """Raise :class:`PolicyError` unless the argument of this name is a policy."""
+    if not isinstance(value, Policy):
+        raise PolicyError(f"{name} must be a policy, got {describe(value)}; make it a Constant")
+
+
 def register_policy(policy_class: AnyPolicy) -> AnyPolicy:
     """Let :func:`policy_from_dict` make policies of this class; use it as a decorator.
 
@@ -269,14 +274,14 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
         >>> policy_from_dict(Constant(lr=0.1, total_steps=5).to_dict())
         Constant(lr=0.1, total_steps=5)
     """
-    if "policy" not in values:
+    if not isinstance(values, Mapping) or "policy" not in values:
         raise PolicyError(f"values must be a dict with the key 'policy', got {values!r}; pass what to_dict() returned")
     name, version = values["policy"], values.get("version")
     if version != _VERSION:
         raise PolicyError(
             f"values must have version {_VERSION}, got {version!r}; they were written by another release of cyclewise"
         )
-    if name not in _registry:
+    if not isinstance(name, str) or name not in _registry:
         raise PolicyError(
             f"values must describe a registered policy, got {name!r}; "
             "decorate your class with cyclewise.register_policy, and import it before loading"
@@ -286,7 +291,8 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
         return _registry[name](**arguments)
     except TypeError as error:
         raise PolicyError(
-            f"values must have exactly the fields of {name}, got {sorted(arguments)}; pass what to_dict() returned"
+            f"values must have exactly the fields of {name}, got {sorted(map(str, arguments))}; "
+            "pass what to_dict() returned"
         ) from error
 
 
@@ -313,54 +319,6 @@ def _spread(total_steps: int, most: int) -> NDArray[np.int64]:
     """Return the steps of a policy, the first and the last among them; of a long one no more than `most`."""
     steps: NDArray[np.int64] = np.linspace(0, total_steps - 1, min(total_steps, most)).round().astype(np.int64)
     return steps[np.diff(steps, prepend=-1) > 0]
-
-
-STEP_MESSAGE = "step must be a whole number of at least 0, got {}; steps count optimizer updates from 0"
-
-
-def as_step(step: Any) -> int | None:
-    """Return one step as an int, None for several, or raise :class:`PolicyError`."""
-    if type(step) is not int:
-        # A tensor with one element has an index too, but is asked for as an array.
-        if getattr(step, "ndim", 0):
-            return None
-        try:
-            step = operator.index(step)
-        except TypeError:
-            return None
-    if step < 0:
-        raise PolicyError(STEP_MESSAGE.format(shown(step)))
-    return int(step)
-
-
-def as_steps(steps: Any) -> NDArray[np.int64]:
-    """Return steps as an int64 array, or raise :class:`PolicyError`; those beyond any policy's end stay beyond it."""
-    try:
-        array = np.asarray(steps)
-    except (TypeError, ValueError, OverflowError):
-        raise PolicyError(STEP_MESSAGE.format(shown(steps))) from None
-    if array.dtype.kind == "O":
-        # Whole numbers that no machine integer holds.
-        array = np.array([_far_step(step) for step in array.ravel().tolist()]).reshape(array.shape)
-    if array.size == 0:
-        return array.astype(np.int64)
-    kind = array.dtype.kind
-    whole = kind in "iu" or (kind == "f" and bool(np.all(array == np.floor(array))))
-    if not whole or array.min() < 0:
-        raise PolicyError(STEP_MESSAGE.format(shown(steps)))
-    if kind == "i":
-        return array.astype(np.int64)
-    # In their own kind of number, since infinity and the upper half of uint64 are negative as int64.
-    wide = array.astype(np.uint64 if kind == "u" else np.float64)
-    return np.minimum(wide, checks.MOST_STEPS).astype(np.int64)
-
-
-def _far_step(step: Any) -> float:
-    """Return a step that may be a whole number of any size as a float; NaN for what is none."""
-    try:
-        return float(min(operator.index(step), checks.MOST_STEPS))
-    except TypeError:
-        return step if isinstance(step, float) else math.nan
 
 
 def _fields(policy: Policy) -> dict[str, Any]:

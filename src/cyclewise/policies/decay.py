@@ -1,9 +1,11 @@
 """The policies that only go down: exponential, polynomial, in steps."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from cyclewise import _validation
+from cyclewise._validation import describe
 from cyclewise.errors import PolicyError
 from cyclewise.policies import checks
 from cyclewise.policies.arithmetic import Arithmetic
@@ -119,9 +121,10 @@ class MultiStep(FormulaPolicy):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_lr", checks.peak("max_lr", self.max_lr))
-        milestones = tuple(
-            checks.whole("milestones", step, "they count steps from 0, rising: [100, 150]") for step in self.milestones
-        )
+        way_out = "they count steps from 0, rising: [100, 150]"
+        if not isinstance(self.milestones, Iterable):
+            raise PolicyError(f"milestones must be a list of steps, got {describe(self.milestones)}; {way_out}")
+        milestones = tuple(checks.whole("milestones", step, way_out) for step in self.milestones)
         if list(milestones) != sorted(set(milestones)):
             raise PolicyError(f"milestones must rise, got {list(milestones)}; sort them and name each once")
         object.__setattr__(self, "milestones", milestones)

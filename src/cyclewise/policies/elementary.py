@@ -7,7 +7,8 @@ import numpy as np
 
 from cyclewise.policies import anneal, checks
 from cyclewise.policies.arithmetic import Arithmetic
-from cyclewise.policies.base import FormulaPolicy, Hyperparameters, as_step, as_steps, register_policy
+from cyclewise.policies.base import FormulaPolicy, Hyperparameters, register_policy
+from cyclewise.policies.steps import as_step, as_steps
 
 
 class _Rate(float):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cyclewise.errors import PolicyError
 from cyclewise.policies import anneal, checks
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
-from cyclewise.policies.base import Hyperparameters, Policy, register_policy
+from cyclewise.policies.base import Hyperparameters, Policy, register_policy, require_policy
 
 
 @register_policy
@@ -42,6 +42,7 @@ class Extended(Policy):
     at_step: int
 
     def __post_init__(self) -> None:
+        require_policy("original", self.original)
         at_step = checks.whole("at_step", self.at_step, "pass the step that training has reached", minimum=0)
         total_steps = checks.total_steps(self.total_steps)
         if total_steps <= at_step:

@@ -37,6 +37,10 @@ class Join(Policy):
     policies: tuple[Policy, ...]
 
     def __init__(self, policies: Iterable[Policy]) -> None:
+        if not isinstance(policies, Iterable):
+            raise PolicyError(
+                f"policies must be a list of policies, got {describe(policies)}; pass for example [warmup, cosine]"
+            )
         parts = tuple(policies)
         if not parts:
             raise PolicyError("policies must hold at least one policy, got none; pass for example [warmup, cosine]")

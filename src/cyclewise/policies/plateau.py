@@ -32,6 +32,25 @@ class PlateauState(NamedTuple):
     num_cycles: int = 0
 
 
+def state_from(values: Any) -> PlateauState:
+    """Return the state that was saved as a list.
+
+    Raises:
+        PolicyError: these are not the numbers of a state.
+    """
+    is_list = isinstance(values, (list, tuple)) and len(values) == len(PlateauState._fields)
+    if is_list:
+        state = PlateauState(*values)
+        losses = [loss for loss in (state.smoothed, state.best) if loss is not None]
+        counts = [state.stale_steps, state.num_cycles, *([] if state.cycle_step is None else [state.cycle_step])]
+        if all(type(loss) in (float, int) for loss in losses) and all(type(count) is int for count in counts):
+            return state
+    raise PolicyError(
+        f"state_dict must hold the {len(PlateauState._fields)} numbers of a rule's state, got {values!r}; "
+        "the state is damaged"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CycleOnPlateau:
     """Hold `base_lr` until the smoothed loss stops improving, then raise the rate to `max_lr` and back, and hold again.

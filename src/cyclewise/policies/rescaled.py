@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cyclewise import _validation
 from cyclewise.errors import PolicyError
 from cyclewise.policies import checks
-from cyclewise.policies.base import Hyperparameters, Policy, highest, register_policy
+from cyclewise.policies.base import Hyperparameters, Policy, highest, register_policy, require_policy
 
 
 @register_policy
@@ -37,6 +37,7 @@ class Rescaled(Policy):
     at_step: int
 
     def __post_init__(self) -> None:
+        require_policy("original", self.original)
         factor = _validation.positive("factor", self.factor, way_out="0.5 halves the rates", error=PolicyError)
         at_step = checks.whole("at_step", self.at_step, "0 rescales all", minimum=0)
         top = highest(self.original)[1] if factor > 1 else 0.0

@@ -1,14 +1,12 @@
 """Rate, momentum and weight decay each by a policy of its own."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise._validation import describe
 from cyclewise.errors import PolicyError
-from cyclewise.policies.base import Hyperparameters, Policy, highest, register_policy
+from cyclewise.policies.base import Hyperparameters, Policy, highest, register_policy, require_policy
 
 
 @register_policy
@@ -41,11 +39,10 @@ class Together(Policy):
 
     def __post_init__(self) -> None:
         for name in ("rate", "momenta", "decays"):
-            part: Any = getattr(self, name)
+            part = getattr(self, name)
             if part is None and name != "rate":
                 continue
-            if not isinstance(part, Policy):
-                raise PolicyError(f"{name} must be a policy, got {describe(part)}; make it a Constant")
+            require_policy(name, part)
             if part.total_steps != self.rate.total_steps:
                 raise PolicyError(
                     f"{name} must have as many steps as rate, got {part.total_steps} and {self.rate.total_steps}; "

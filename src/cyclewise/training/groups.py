@@ -157,7 +157,9 @@ def spread(max_lr: Any, num_groups: int) -> list[float]:
             return [high]
         between = [low * (high / low) ** (i / (num_groups - 1)) for i in range(1, num_groups - 1)]
         return [low, *between, high]
-    if isinstance(max_lr, (Sequence, torch.Tensor)) and not isinstance(max_lr, str):
+    # A tensor without dimensions is a number.
+    is_list = max_lr.ndim > 0 if isinstance(max_lr, torch.Tensor) else isinstance(max_lr, Sequence)
+    if is_list and not isinstance(max_lr, str):
         if len(max_lr) != num_groups:
             raise ArgumentError(
                 f"max_lr must have one rate per parameter group ({num_groups}), got {len(max_lr)}; "
