@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
-from cyclewise._validation import positive, shown, whole
-from cyclewise.errors import ArgumentError, SuggestionError
+from cyclewise._validation import positive, real, shown, whole
+from cyclewise.errors import ArgumentError, PolicyError, SuggestionError
 from cyclewise.policies import SGDR, Cyclical, OneCycle, Policy
 from cyclewise.policies.checks import MOST_STEPS
 from cyclewise.range_test import RangeTest
@@ -68,7 +68,7 @@ class FitMethods(Parts):
         Source: Smith, arXiv:1803.09820, section 4; the anneal and the arguments are fastai's.
         """
         total_steps = self.steps_in("cyc_len", cyc_len)
-        momenta = (None, None) if moms is None else _pair("moms", moms)
+        momenta = _momenta(moms)
         if max_lr is None and moms is not None:
             _warn_of_new_momentum(self.optimizer, momenta)
         policies = [
@@ -177,7 +177,7 @@ class FitMethods(Parts):
                 f"num_cycles must leave at most 2**53 steps in all, got {shown(num_cycles)} of {cycle} each; "
                 "ask for fewer"
             )
-        momenta = (None, None) if moms is None else _pair("moms", moms)
+        momenta = _momenta(moms)
         rates = peaks(max_lr, self.range_test, len(self.optimizer.param_groups))
         share = 0.1 if base_lr is None else positive("base_lr", base_lr, way_out="leave it out") / max(rates)
         policies = [
@@ -250,10 +250,17 @@ def _one_or_all(policies: Sequence[Policy]) -> Policy | Sequence[Policy]:
     return policies[0] if len(set(policies)) == 1 else policies
 
 
-def _pair(name: str, value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, Sequence) or len(value) != 2:
+def _momenta(moms: Any) -> tuple[float | None, float | None]:
+    """Return the momenta at the ends and at the peak, checked under the name that the caller knows them by."""
+    if moms is None:
+        return None, None
+    try:
+        at_ends, at_peak = [real("moms", momentum, way_out="") for momentum in moms]
+    except (TypeError, ValueError):  # as many as there are, of whatever kind: the errors of numbers are ValueErrors
         raise ArgumentError(
-            f"{name} must be two numbers, got {value!r}; "
+            f"moms must be two numbers, got {moms!r}; "
             "pass (momentum at the ends, momentum at the peak), for example (0.95, 0.85)"
-        )
-    return value[0], value[1]
+        ) from None
+    if not (0 <= at_ends < 1 and 0 <= at_peak < 1):
+        raise PolicyError(f"moms must lie in [0, 1), got {moms!r}; 0.85 to 0.95 is usual")
+    return at_ends, at_peak
