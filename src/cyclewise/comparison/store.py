@@ -22,7 +22,7 @@ import torch
 import cyclewise
 from cyclewise.comparison.runs import Job, Run
 from cyclewise.errors import ArgumentError
-from cyclewise.policies import Policy
+from cyclewise.policies import Policy, identity
 from cyclewise.training.files import write_file
 
 _VERSION = 1
@@ -80,7 +80,10 @@ class Store:
 
 def described(job: Job) -> dict[str, Any]:
     """Return what tells a job from another of the same ``make_learner``, as plain values."""
-    return {"seed": job.seed, "policy": None if job.policy is None else job.policy.to_dict()}
+    if job.policy is None:
+        return {"seed": job.seed, "policy": None}
+    # As text too, since a user's own class may keep its settings where to_dict() does not look.
+    return {"seed": job.seed, "policy": job.policy.to_dict(), "text": identity.text(job.policy)}
 
 
 @cache

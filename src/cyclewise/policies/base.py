@@ -9,6 +9,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from cyclewise._validation import describe
 from cyclewise.drawing import Chart, Line, Section
 from cyclewise.errors import PolicyError
-from cyclewise.policies import checks
+from cyclewise.policies import checks, identity
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
 from cyclewise.policies.steps import Steps, as_step, as_steps
 
@@ -56,8 +57,9 @@ class Hyperparameters(NamedTuple):
 class Policy(ABC):
     """A schedule as a value: override :meth:`value` and give it `total_steps`; everything else comes from that.
 
-    Subclasses are best frozen dataclasses, so that they compare, hash, copy and print by value. To load one from JSON,
-    register it with :func:`register_policy`.
+    Subclasses are best frozen dataclasses. A plain class compares and prints by its attributes, those of cached
+    properties left out, or by its own `to_dict`; change none after it is made. To load one from JSON, register it with
+    :func:`register_policy`.
 
     Attributes:
         total_steps: length in steps, at least 1.
@@ -165,6 +167,25 @@ class Policy(ABC):
         from cyclewise.policies.epochs import in_steps
 
         return in_steps(self, steps_per_epoch)
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        assert isinstance(other, Policy)
+        return self is other or identity.same(self._settings(), other._settings())
+
+    def __hash__(self) -> int:
+        # Whatever the attributes are: lists and arrays among them have no hash.
+        return hash(type(self))
+
+    @recursive_repr()
+    def __repr__(self) -> str:
+        return identity.call(self, self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        if type(self).to_dict is not Policy.to_dict:
+            return {name: value for name, value in self.to_dict().items() if name not in ("policy", "version")}
+        return identity.attributes(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which :func:`policy_from_dict` makes an equal policy."""
@@ -325,7 +346,7 @@ def _fields(policy: Policy) -> dict[str, Any]:
     fields: dict[str, dataclasses.Field[Any]] | None = getattr(policy, "__dataclass_fields__", None)
     if fields is not None:
         return {name: getattr(policy, name) for name, field in fields.items() if field.init}
-    return {name: value for name, value in vars(policy).items() if not name.startswith("_")}
+    return {name: value for name, value in identity.attributes(policy).items() if not name.startswith("_")}
 
 
 def _plain(value: Any) -> Any:
@@ -333,12 +354,18 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return float(value) if isinstance(value, float) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return float(value)
+    return value.tolist() if hasattr(value, "tolist") else value  # arrays, tensors and their scalars
 
 
 def _revived(value: Any) -> Any:
     if isinstance(value, Mapping) and "policy" in value:
         return policy_from_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _revived(item) for key, item in value.items()}
     if isinstance(value, list):
         return tuple(_revived(item) for item in value)
     return value

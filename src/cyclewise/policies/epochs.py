@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-from cyclewise._validation import describe
 from cyclewise.errors import PolicyError
 from cyclewise.policies import checks
 from cyclewise.policies.base import Policy
@@ -28,7 +27,7 @@ def in_steps(policy: Policy, steps_per_epoch: int) -> Policy:
     fields: dict[str, dataclasses.Field[Any]] | None = getattr(policy, "__dataclass_fields__", None)
     if fields is None:
         raise PolicyError(
-            f"policy must be a dataclass to be turned into steps, got {describe(policy)}; override in_epochs"
+            f"policy must be a dataclass to be turned into steps, got a {type(policy).__name__}; override in_epochs"
         )
     changes = {name: _scaled(name, getattr(policy, name), factor) for name, field in fields.items() if field.init}
     if isinstance(policy, Cyclical):

@@ -9,7 +9,7 @@ import torch
 
 from cyclewise._validation import instance
 from cyclewise.errors import ArgumentError, CheckpointError
-from cyclewise.policies import Policy
+from cyclewise.policies import Policy, identity
 from cyclewise.range_test import RangeTest, usual_options
 from cyclewise.training.history import History
 
@@ -157,7 +157,9 @@ def as_policies(policy: Any) -> list[Policy]:
 
 def as_text(policies: Sequence[Policy], wd: float | None = None) -> str:
     """Return policies, and the weight decay of the fit, as one text by which fits are told apart."""
-    parts = list(map(repr, policies[:1] if len(set(policies)) == 1 else policies))
+    # By equality: a user's own policy need not have a hash.
+    are_alike = all(policy == policies[0] for policy in policies)
+    parts = list(map(identity.text, policies[:1] if are_alike else policies))
     return "; ".join(parts if wd is None else [*parts, f"wd={wd!r}"])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cyclewise.errors import DivergedError
 from cyclewise.landscape import Watched
-from cyclewise.policies import Policy
+from cyclewise.policies import Policy, identity
 from cyclewise.ranks import is_distributed
 from cyclewise.training.history import Epoch, History
 
@@ -132,7 +132,7 @@ class Recorder:
             momentum=np.full(len(steps), math.nan) if momentum is None else np.asarray(momentum, dtype=np.float64),
             loss=np.array(self._losses),
             epochs=tuple(self._epochs),
-            policies=(repr(self.policy),),
+            policies=(identity.text(self.policy),),
             watched=None if self.watched is None else self.watched(),
         )
 
