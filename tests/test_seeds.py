@@ -32,6 +32,7 @@ def searched(seed):
 
 
 DOORS = {
+    "lr_find": ("seed", lambda seed: make_learner(0).lr_find(seed=seed, num_steps=10)),
     "diagnose": ("seed", lambda seed: cw.diagnose(MODEL, F.cross_entropy, BATCHES, seed=seed)),
     "Learner.diagnose": ("seed", lambda seed: make_learner(0).diagnose(seed=seed)),
     "from_arrays": ("seed", lambda seed: list(cw.Data.from_arrays(*BATCHES[0], seed=seed).train_loader)),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cyclewise._validation import describe, instance, one_of, positive, whole
+from cyclewise._validation import describe, instance, one_of, positive, random_seed, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.loaders import check_loader
 from cyclewise.param_groups import read_rates
@@ -32,7 +32,7 @@ def check_numbers(
         raise ArgumentError(
             'sweep must be "exponential" where the range is to be found, got "linear"; pass start_lr= and end_lr='
         )
-    whole("seed", seed, minimum=0, way_out="pass 0")
+    random_seed("seed", seed)
     if total_steps is not None:
         whole("total_steps", total_steps, minimum=1, way_out="pass epochs * len(train_loader), or None")
 
