@@ -74,4 +74,6 @@ def test_a_picture_in_a_folder_that_is_not_there_is_a_usage_error():
         app, ["policy", "constant", "--lr", "0.1", "--total-steps", "3", "--save", "no/where.png"]
     )
     assert result.exit_code == 2
-    assert result.stderr == "error: save must be a file in a folder that is there, got 'no/where.png'; make it first\n"
+    assert result.stderr == (
+        "error: save must be a file in a folder that is there, got 'no/where.png'; make the folder 'no' first\n"
+    )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cyclewise.cli import places
 from cyclewise.cli.options import AsJson, Html, Output, Target, Traceback
 from cyclewise.cli.outcome import FAILED, REFUSED
 
@@ -42,6 +43,7 @@ def compare(
         from cyclewise.comparison.named import named_policies
         from cyclewise.comparison.rows import Missing
 
+        places.check_folder("store", store)
         with output.quiet_stdout():
             # One is made here, so that what is wrong with it is said at once, and its epochs can be counted.
             function = load(target)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cyclewise.cli import places
 from cyclewise.cli.options import AsJson, Output, Traceback
 
 
@@ -30,11 +31,12 @@ def experiment(
     show_traceback: Traceback = False,
 ) -> None:
     """Run the article's one-cycle experiments as printed, and say of each of its claims whether it was seen."""
-    with Output(as_json=as_json, html=out).command(show_traceback=show_traceback) as output:
+    with Output(as_json=as_json, html=out, option="out").command(show_traceback=show_traceback) as output:
         from cyclewise.errors import ArgumentError
         from cyclewise.experiments.article import num_runs, run_experiments
         from cyclewise.progress import progress_bar
 
+        places.check_folder("store", store)
         if number not in ("1", "2", "3", "all"):
             raise ArgumentError(f"the experiment must be 1, 2, 3 or all, got {number!r}; for example all --small")
         numbers = [1, 2, 3] if number == "all" else [int(number)]

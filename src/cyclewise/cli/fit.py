@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cyclewise.cli import places
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback, error_values
 
 
@@ -29,6 +30,7 @@ def fit(
         from cyclewise.errors import DivergedError, SuggestionError
         from cyclewise.training import Checkpoint
 
+        places.check_folder("run", run)
         with output.quiet_stdout():
             learner = make_learner(target, seed)
             if run is not None and run.exists():

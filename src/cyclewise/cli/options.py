@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cyclewise.cli import places
 from cyclewise.cli.outcome import exit_status
 from cyclewise.cli.streams import stdout_to_stderr
 
@@ -34,11 +35,13 @@ class Output:
     Args:
         as_json: print JSON.
         html: file to write a report to.
+        option: what the command calls this file.
     """
 
-    def __init__(self, *, as_json: bool, html: Path | None) -> None:
+    def __init__(self, *, as_json: bool, html: Path | None, option: str = "html") -> None:
         self._as_json = as_json
         self._html = html
+        self._option = option
         self._is_finished = False
 
     @contextmanager
@@ -49,10 +52,7 @@ class Output:
             show_traceback: the command's option --traceback; None where it has none.
         """
         with exit_status(show_traceback=show_traceback, on_error=self._fail):
-            if self._html is not None:
-                from cyclewise.report import check_path
-
-                check_path(self._html)
+            places.check_file(self._option, self._html)
             yield self
 
     @contextmanager

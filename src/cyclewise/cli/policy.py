@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cyclewise.cli import places
 from cyclewise.cli.options import AsJson, Output
-from cyclewise.errors import ArgumentError
 from cyclewise.policies import Policy, registered_policies
 
 policy_app = typer.Typer(no_args_is_help=True, help="Draw a policy in the terminal and as a picture.")
@@ -26,8 +26,7 @@ def _command(policy_class: type[Policy]) -> Callable[..., None]:
     def command(save: Path | None, as_json: bool, **arguments: Any) -> None:
         with Output(as_json=as_json, html=None).command(show_traceback=None) as output:
             policy = policy_class(**{name: _value(value) for name, value in arguments.items()})
-            if save is not None and not save.parent.is_dir():
-                raise ArgumentError(f"save must be a file in a folder that is there, got {str(save)!r}; make it first")
+            places.check_file("save", save)
             _show(policy, output)
             if save is not None:
                 policy.plot().savefig(save)

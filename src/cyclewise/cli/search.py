@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cyclewise.cli import places
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
 
 
@@ -37,6 +38,8 @@ def search(
         import cyclewise as cw
         from cyclewise.cli.target import load, made
 
+        places.check_file("checkpoint", checkpoint, makes_folder=True)
+        places.check_file("save", save)
         with output.quiet_stdout():
             function = load(target)
             learner = made(target, function, seed)

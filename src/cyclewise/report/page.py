@@ -61,7 +61,7 @@ def write_html(
     """
     _validation.instance("title", title, str, "text", way_out='pass a str such as "digits, three seeds"')
     _validation.instance("command", command, (str, type(None)), "text or None", way_out="pass the command as one str")
-    target = check_path(path)
+    target = _checked_path(path)
     page = _render(_sections(record_or_list), title=title, origin=Origin.here(command))
     replace_text(target, page)
     return target
@@ -127,13 +127,7 @@ def _no_record(name: str, value: Any) -> ArgumentTypeError:
     )
 
 
-def check_path(path: Any) -> Path:
-    """Return `path` if a report can be written there; call it before long work whose report would go there.
-
-    Raises:
-        ArgumentTypeError: `path` is no path.
-        ArgumentError: it is a folder or no regular file, or its folder does not exist.
-    """
+def _checked_path(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentTypeError(f'path must be a path, got {_validation.describe(path)}; pass "report.html"')
     target = Path(path)
