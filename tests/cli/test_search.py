@@ -35,6 +35,21 @@ def test_it_prints_what_was_found_and_keeps_it():
     assert document["redraw_validation"] is not None
 
 
+def test_a_start_that_cannot_be_written_costs_neither_the_report_nor_the_numbers(monkeypatch):
+    def full(self, path):
+        raise cw.CheckpointError("no room")
+
+    monkeypatch.setattr(cw.StartSearch, "save", full)
+    result = run(*SHORT, "--save", "start.pt", "--html", "report.html", "--json")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("report: report.html\nerror: no room\n")
+    document = json.loads(result.stdout)
+    assert (document["record"], document["error"], document["error_type"]) == (
+        "StartSearch", "no room", "CheckpointError"
+    )  # fmt: skip
+    assert "Search for a starting point" in Path("report.html").read_text()
+
+
 @pytest.mark.parametrize("space", ["scheme", "both"])
 def test_other_spaces(space):
     result = run(*SHORT, "--space", space, "--no-redraw", "--json", "--algorithm", "RandomSearch")

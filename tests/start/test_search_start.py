@@ -1,4 +1,5 @@
 import copy
+import errno
 import math
 import os
 import random
@@ -352,6 +353,27 @@ def test_the_record_travels(tmp_path):
     assert [chart.title for chart in section.charts] == ["Loss over evaluations", "Spread of the candidates"]
     assert len(found.plot().axes) == 2
     assert "Search for a starting point" in found._repr_html_()
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, monkeypatch):
+    found = cw.search_start(cw.LayerGains(mlp()), noisy, budget=5)
+    path = found.save(tmp_path / "start.pt")
+    before = path.read_bytes()
+
+    def torn(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(path), "write_bytes", torn)
+    with pytest.raises(cw.CheckpointError) as caught:
+        found.save(path)
+    assert str(caught.value) == (
+        f"path must be a place that can be written to, got {str(path)!r} (No space left on device); "
+        "pass another path, or make room, and call it again"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["start.pt"]
+    assert path.read_bytes() == before
 
 
 def test_the_found_start_goes_into_a_learner_in_one_line():

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from cyclewise.cli import places
-from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback, error_values
 
 
 def search(
@@ -37,6 +37,7 @@ def search(
     with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         import cyclewise as cw
         from cyclewise.cli.target import load, made
+        from cyclewise.errors import CheckpointError
 
         places.check_file("checkpoint", checkpoint, makes_folder=True)
         places.check_file("save", save)
@@ -58,6 +59,13 @@ def search(
         output.say(section.conclusion)
         for table in section.tables:
             output.show(table)
+        values, error = found.to_dict(), None
         if save is not None:
-            output.say(f"start: {found.save(save)}")
-        output.finish(found.to_dict(), [found])
+            try:
+                output.say(f"start: {found.save(save)}")
+            except CheckpointError as unsaved:  # a disk that filled up takes the start, not what else was asked for
+                error = unsaved
+                values |= error_values(str(error), type(error).__name__)
+        output.finish(values, [found])
+        if error is not None:
+            raise error

@@ -1,5 +1,7 @@
 """The record of a search: the start that was found, what it is better than, and how sure that is."""
 
+import contextlib
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -123,16 +125,29 @@ class StartSearch:
         return model
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write record and weights to a file that :meth:`load` reads; whole or not at all."""
+        """Write record and weights to a file that :meth:`load` reads; whole or not at all.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
         import torch
 
         target = Path(path)
         scratch = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        # By way of memory: torch, writing to a full disk itself, does not say that it is full.
+        payload = io.BytesIO()
+        torch.save({"record": self.to_dict(), "values": dict(self.values or {})}, payload)
         try:
-            torch.save({"record": self.to_dict(), "values": dict(self.values or {})}, scratch)
+            scratch.write_bytes(payload.getbuffer())
             os.replace(scratch, target)
+        except OSError as error:
+            raise CheckpointError(
+                f"path must be a place that can be written to, got {os.fspath(path)!r} ({error.strerror}); "
+                "pass another path, or make room, and call it again"
+            ) from error
         finally:
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
         return target
 
     @classmethod
