@@ -77,3 +77,28 @@ def test_a_picture_in_a_folder_that_is_not_there_is_a_usage_error():
     assert result.stderr == (
         "error: save must be a file in a folder that is there, got 'no/where.png'; make the folder 'no' first\n"
     )
+
+
+@pytest.mark.parametrize("name", ["noext", "picture.xyz", ".png", "run.v1"])
+def test_a_picture_of_another_kind_is_a_usage_error_before_anything_is_drawn(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("constant", "--lr", "0.1", "--total-steps", "3", "--save", name)
+    assert list(tmp_path.iterdir()) == []
+    example = {"noext": "noext.png", "picture.xyz": "picture.png", ".png": ".png.png", "run.v1": "run.png"}[name]
+    message = f"save must end in .png, .svg or .pdf, got {name!r}; for example {example!r}"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
+
+
+def test_a_picture_is_no_folder(tmp_path):
+    (tmp_path / "sub").mkdir()
+    result = run("constant", "--lr", "0.1", "--total-steps", "3", "--save", str(tmp_path / "sub"))
+    message = f"save must be a file, got the folder '{tmp_path}/sub'; add a name: '{tmp_path}/sub/save.png'"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])
+def test_a_picture_is_of_the_kind_that_its_ending_says(tmp_path, name, start):
+    path = tmp_path / name
+    assert run("constant", "--lr", "0.1", "--total-steps", "3", "--save", str(path)).exit_code == 0
+    assert path.read_bytes().startswith(start)

@@ -5,6 +5,7 @@ the place and removed.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -14,19 +15,24 @@ from cyclewise.errors import ArgumentError
 _BLOCK = 4096
 
 
-def check_file(option: str, path: Path | None, *, makes_folder: bool = False) -> None:
+def check_file(option: str, path: Path | None, *, endings: Sequence[str] = (), makes_folder: bool = False) -> None:
     """Raise :class:`ArgumentError` unless a file can be written at `path`.
 
     Args:
         option: the option that names it.
         path: the file; None, where the option was left out, is fine.
+        endings: those that it may have, in lower case and with their dot; none where any will do.
         makes_folder: whether the command makes the folder where it is missing.
     """
     if path is None:
         return
     if os.path.isdir(path):
+        example = str(path / f"{option}{endings[0] if endings else ''}")
+        raise ArgumentError(f"{option} must be a file, got the folder {str(path)!r}; add a name: {example!r}")
+    if endings and path.suffix.lower() not in endings:
         raise ArgumentError(
-            f"{option} must be a file, got the folder {str(path)!r}; add a name: {str(path / option)!r}"
+            f"{option} must end in {', '.join(endings[:-1])} or {endings[-1]}, got {str(path)!r}; "
+            f"for example {str(path.with_suffix(endings[0]))!r}"
         )
     if os.path.exists(path) and not os.path.isfile(path):
         raise ArgumentError(f"{option} must be a regular file, got {str(path)!r}; pass the name of a file to write")

@@ -17,7 +17,8 @@ from cyclewise.policies import Policy, registered_policies
 
 policy_app = typer.Typer(no_args_is_help=True, help="Draw a policy in the terminal and as a picture.")
 
-Save = Annotated[Path | None, typer.Option(metavar="PATH", help="Write a picture: .png, .svg, .pdf.")]
+_PICTURES = (".png", ".svg", ".pdf")
+Save = Annotated[Path | None, typer.Option(metavar="PATH", help=f"Write a picture: {', '.join(_PICTURES)}.")]
 
 
 def _command(policy_class: type[Policy]) -> Callable[..., None]:
@@ -26,7 +27,7 @@ def _command(policy_class: type[Policy]) -> Callable[..., None]:
     def command(save: Path | None, as_json: bool, **arguments: Any) -> None:
         with Output(as_json=as_json, html=None).command(show_traceback=None) as output:
             policy = policy_class(**{name: _value(value) for name, value in arguments.items()})
-            places.check_file("save", save)
+            places.check_file("save", save, endings=_PICTURES)
             _show(policy, output)
             if save is not None:
                 policy.plot().savefig(save)
