@@ -5,6 +5,8 @@ failed it is ``{"error": message, "error_type": class name}``.
 """
 
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cyclewise.cli import places
+from cyclewise.cli import places, tables
 from cyclewise.cli.outcome import exit_status
 from cyclewise.cli.streams import stdout_to_stderr
 
@@ -73,19 +75,9 @@ class Output:
             typer.echo(text)
 
     def show(self, table: "Table") -> None:
-        """Print a table to read."""
-        if self._as_json:
-            return
-        from rich.console import Console
-        from rich.table import Table as Grid
-        from rich.text import Text
-
-        grid = Grid(caption=Text(table.caption))
-        for i, column in enumerate(table.columns):
-            grid.add_column(Text(column), justify="left" if i == 0 else "right")
-        for row in table.rows:
-            grid.add_row(*(Text(cell) for cell in row))
-        Console().print(grid)
+        """Print a table to read: fitted to the terminal, or in its own width where it goes to a file or a pipe."""
+        is_terminal = sys.stdout.isatty()
+        self.say(tables.text(table, width=shutil.get_terminal_size().columns if is_terminal else None))
 
     def finish(self, values: Mapping[str, Any], records: "Sequence[Reportable]") -> None:
         """Print the JSON document or write the report, as asked for."""
