@@ -194,6 +194,7 @@ def test_demo_runs_the_main_job():
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("range test: max_lr ")
     assert "one-cycle" in result.stdout
+    assert "nan" not in result.stdout
     page = Path("report.html").read_text()
     for text in ("Loss against learning rate", "Learning rate", "Momentum", "Accuracy on validation data"):
         assert text in page

@@ -81,12 +81,11 @@ class Contest:
 
     def __str__(self) -> str:
         parts = [
-            f"{entry.name} {100 * entry.mean('accuracy'):.2f} ± {100 * entry.std_error('accuracy'):.2f} %"
+            f"{entry.name} {_diverged(entry) or _estimate(entry, 'accuracy', scale=100, digits=2) + ' %'}"
             for entry in (self.challenger, self.baseline)
         ]
-        return (
-            f"accuracy after {self.challenger.num_steps} steps: {', '.join(parts)} (mean ± standard error, n={self.n})"
-        )
+        spread = "n=1: one seed shows no spread" if self.n == 1 else f"mean ± standard error, n={self.n}"
+        return f"accuracy after {self.challenger.num_steps} steps: {', '.join(parts)} ({spread})"
 
     @property
     def n(self) -> int:
@@ -96,11 +95,12 @@ class Contest:
     def table(self) -> Table:
         """Return accuracy, loss, steps and seconds of both, then of the grid."""
         rest = [entry for entry in self.grid if entry is not self.baseline]
+        many = f"Mean ± standard error over n={self.n} seeds {list(self.seeds)}."
+        runs = f"One run each, with seed {self.seeds[0]}, which shows no spread." if self.n == 1 else many
         return Table(
             ["policy", "rate", "accuracy (%)", "validation loss", "steps", "seconds"],
             [_row(entry) for entry in (self.challenger, self.baseline, *rest)],
-            caption=f"Mean ± standard error over n={self.n} seeds {list(self.seeds)}. "
-            "The best constant rate was picked from its grid by these very results, which favours it.",
+            caption=f"{runs} The best constant rate was picked from its grid by these very results, which favours it.",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,13 +146,20 @@ class Contest:
 
 def _row(entry: Entry) -> list[str]:
     if entry.num_diverged:
-        outcome = [f"{entry.num_diverged} of {len(entry.histories)} diverged", ""]
+        outcome = [_diverged(entry), ""]
     else:
-        outcome = [
-            f"{100 * entry.mean('accuracy'):.2f} ± {100 * entry.std_error('accuracy'):.2f}",
-            f"{entry.mean('loss'):.4f} ± {entry.std_error('loss'):.4f}",
-        ]
+        outcome = [_estimate(entry, "accuracy", scale=100, digits=2), _estimate(entry, "loss", digits=4)]
     return [entry.name, f"{entry.lr:.2g}", *outcome, str(entry.num_steps), f"{entry.seconds:.2f}"]
+
+
+def _diverged(entry: Entry) -> str:
+    return f"{entry.num_diverged} of {len(entry.histories)} diverged" if entry.num_diverged else ""
+
+
+def _estimate(entry: Entry, metric: str, *, digits: int, scale: float = 1) -> str:
+    """Return the mean with its standard error, or alone where a single run shows none."""
+    mean, std_error = scale * entry.mean(metric), scale * entry.std_error(metric)
+    return f"{mean:.{digits}f}" + ("" if math.isnan(std_error) else f" ± {std_error:.{digits}f}")
 
 
 def _over_epochs(title: str, y_label: str, entries: Sequence[Entry], metric: str) -> Chart:
