@@ -31,6 +31,7 @@ def fit(
         from cyclewise.training import Checkpoint
 
         places.check_folder("run", run)
+        _check(epochs, max_lr, pct_start, wd)
         with output.quiet_stdout():
             learner = make_learner(target, seed)
             if run is not None and run.exists():
@@ -56,3 +57,14 @@ def fit(
             output.finish(values, records)
         if error is not None:
             raise error
+
+
+def _check(epochs: float, max_lr: float | None, pct_start: float, wd: float | None) -> None:
+    """Refuse what cannot work before the range test is run, which needs none of it."""
+    from cyclewise import OneCycle
+    from cyclewise._validation import non_negative, positive
+
+    positive("epochs", epochs, way_out="it counts epochs, for example 5")
+    OneCycle(max_lr=1.0 if max_lr is None else max_lr, total_steps=1, pct_start=pct_start)
+    if wd is not None:
+        non_negative("wd", wd, way_out="1e-4 is usual; left out, it is the optimizer's own")
