@@ -102,3 +102,13 @@ def test_a_picture_is_of_the_kind_that_its_ending_says(tmp_path, name, start):
     path = tmp_path / name
     assert run("constant", "--lr", "0.1", "--total-steps", "3", "--save", str(path)).exit_code == 0
     assert path.read_bytes().startswith(start)
+
+
+def test_help_is_plain_text():
+    pages = [run("--help").stdout, *(run(command.name, "--help").stdout for command in policy_app.registered_commands)]
+    assert not any(mark in page for page in pages for mark in ("`", ":class:", ":meth:", ":func:"))
+    words = " ".join(run("one-cycle", "--help").stdout.split())
+    assert (
+        "The rate rises from max_lr / div_factor to max_lr and falls to max_lr / div_factor / final_div_factor."
+        in words
+    )

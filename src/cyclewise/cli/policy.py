@@ -49,7 +49,8 @@ def _command(policy_class: type[Policy]) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = (policy_class.__doc__ or "").partition("\n\n")[0]
+    # A terminal shows reStructuredText's marks as they are.
+    command.__doc__ = (policy_class.__doc__ or "").partition("\n\n")[0].replace("`", "")
     return command
 
 
