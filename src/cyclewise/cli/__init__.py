@@ -1,6 +1,7 @@
 """The command line: each command parses, builds, calls and prints; torch is imported when one runs.
 
-Exit status: 0 done, 1 diverged or failed, 2 usage, 3 refused (no rate could be given).
+Exit status: 0 done, 1 diverged or failed, 2 usage, 3 refused (no rate could be given). A reader that goes before
+the end (``| head -1``) changes none of it: it is no failure of the work.
 """
 
 import typer

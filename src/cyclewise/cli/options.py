@@ -5,6 +5,7 @@ failed it is ``{"error": message, "error_type": class name}``.
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +73,11 @@ class Output:
     def say(self, text: str) -> None:
         """Print a sentence to read."""
         if not self._as_json:
-            typer.echo(text)
+            _print(text)
+
+    def note(self, text: str) -> None:
+        """Print where something was written; to standard error, if JSON was asked for."""
+        _print(text, err=self._as_json)
 
     def show(self, table: "Table") -> None:
         """Print a table to read: fitted to the terminal, or in its own width where it goes to a file or a pipe."""
@@ -85,15 +90,15 @@ class Output:
             from cyclewise.report import write_html
 
             path = write_html(list(records), self._html)
-            typer.echo(f"report: {path}", err=self._as_json)
+            self.note(f"report: {path}")
         if self._as_json:
-            typer.echo(json.dumps(values, allow_nan=False))
+            _print(json.dumps(values, allow_nan=False))
         self._is_finished = True
 
     def _fail(self, message: str, kind: str) -> None:
         # A fit that diverged has printed its document, with the error in it.
         if self._as_json and not self._is_finished:
-            typer.echo(json.dumps(error_values(message, kind)))
+            _print(json.dumps(error_values(message, kind)))
 
 
 def error_values(message: str, kind: str) -> dict[str, str]:
@@ -101,10 +106,19 @@ def error_values(message: str, kind: str) -> dict[str, str]:
     return {"error": message, "error_type": kind}
 
 
+def _print(text: str, *, err: bool = False) -> None:
+    try:
+        typer.echo(text, err=err)
+    except BrokenPipeError:
+        # Who read it has seen enough (`| head -1`). What else was asked for, such as a report, is wanted all the same.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), (sys.stderr if err else sys.stdout).fileno())
+
+
 def print_version(is_wanted: bool) -> None:
     """Print the version and exit, if it is wanted."""
     if is_wanted:
         from cyclewise import __version__
 
-        typer.echo(f"cyclewise {__version__}")
+        _print(f"cyclewise {__version__}")
         raise typer.Exit

@@ -31,7 +31,7 @@ def _command(policy_class: type[Policy]) -> Callable[..., None]:
             _show(policy, output)
             if save is not None:
                 policy.plot().savefig(save)
-                typer.echo(f"picture: {save}", err=as_json)
+                output.note(f"picture: {save}")
             output.finish(policy.to_dict(), [])
 
     parameters = [
