@@ -144,9 +144,11 @@ def test_another_model_optimizer_or_callback_is_refused(tmp_path):
         learn.resume(tmp_path)
     cut = make_learner()
     with pytest.raises(Dies):
-        cut.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(tmp_path, every_steps=2), DieAt(5)])
+        cut.fit(
+            cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Checkpoint(tmp_path / "cut", every_steps=2), DieAt(5)]
+        )
     learn = make_learner()
-    learn.resume(tmp_path)
+    learn.resume(tmp_path / "cut")
     with pytest.raises(
         cw.CheckpointError, match=r"^fit 1 of the saved run has the callbacks \['DieAt', 'Checkpoint'\]"
     ):

@@ -222,20 +222,20 @@ def test_a_stream_goes_on_with_its_next_pass_and_says_so(tmp_path):
 
 
 def test_averages_stops_and_snapshots_are_taken_up(tmp_path):
-    def callbacks(death):
+    def callbacks(death, directory):
         return [cw.WeightAverage(0.9), cw.EarlyStopping("train_loss", patience=3), death,
-                cw.Checkpoint(tmp_path, every_steps=3)]  # fmt: skip
+                cw.Checkpoint(directory, every_steps=3)]  # fmt: skip
 
-    def fit(learn, death):
-        learn.fit_sgdr(T_0=1, num_cycles=3, max_lr=0.1, snapshots=True, callbacks=callbacks(death))
+    def fit(learn, death, directory=tmp_path / "cut"):
+        learn.fit_sgdr(T_0=1, num_cycles=3, max_lr=0.1, snapshots=True, callbacks=callbacks(death, directory))
         return learn
 
-    whole = fit(make_learner(), Quiet())
+    whole = fit(make_learner(), Quiet(), tmp_path / "whole")
     states = [dict(state) for state in whole.ensemble()._states] if hasattr(whole.ensemble(), "_states") else None
     with pytest.raises(Dies):
         fit(make_learner(), DieAt(8))
     resumed = make_learner()
-    resumed.resume(tmp_path)
+    resumed.resume(tmp_path / "cut")
     fit(resumed, Quiet())
     assert same(bits(resumed), bits(whole))
     assert len(resumed.ensemble()) == len(whole.ensemble()) == 3

@@ -3,6 +3,7 @@
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ class Checkpoint(Callback):
     checkpoints before it are still there. There is always one at the last step, and one where Ctrl-C ends the fit.
 
     Args:
-        directory: where they go, one folder each; made if it is missing. One run, one directory.
+        directory: where they go, one folder each; made if it is missing. One run, one directory: a fit refuses one
+            that holds the checkpoints of a run that its Learner has neither begun nor resumed.
         every_steps: write after every so many steps of a fit.
         every_epochs: write after every so many epochs; without either, after each.
         keep: keep so many of the last ones, at least 1, and besides them the one with the lowest validation loss.
@@ -153,6 +155,19 @@ class Checkpoint(Callback):
     def _best(self) -> float:
         losses = [loss for item in bundle.find(self.directory) if (loss := _valid_loss(item)) is not None]
         return min(losses, default=math.inf)
+
+
+def checkpoints_last(callbacks: Sequence[Callback], learner: "Learner") -> list[Callback]:
+    """Return the callbacks of a fit in the order in which they are called: what is written holds what the others did.
+
+    Raises:
+        CheckpointError: a :class:`Checkpoint` has the directory of another run.
+    """
+    ordered = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+    for callback in ordered:
+        if isinstance(callback, Checkpoint):
+            saving.refuse_other_run(learner, callback.directory)
+    return ordered
 
 
 def _valid_loss(found: bundle.Found) -> float | None:

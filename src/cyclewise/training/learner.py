@@ -22,7 +22,7 @@ from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay, saving
 from cyclewise.training.callbacks import Callback, check_callbacks
 from cyclewise.training.calls import Calls, as_policies, as_text
-from cyclewise.training.checkpoint import Checkpoint
+from cyclewise.training.checkpoint import Checkpoint, checkpoints_last
 from cyclewise.training.data import Data
 from cyclewise.training.diagnosing import DiagnoseMethods
 from cyclewise.training.fitting import FitMethods, steps_in_epochs
@@ -153,6 +153,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         self.freezes_batch_norm = False
         self._wrapped: tuple[list[bool], nn.Module] | None = None
         self.interrupted = None
+        self.own_directories = set()
         self.last_checkpoint = None
         self._last_fit: History | None = None
         self._fit_is_newer = False
@@ -244,7 +245,8 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         Raises:
             DivergedError: the training loss stopped being finite; the history up to there is kept.
             PolicyError: the policy does not fit the optimizer.
-            CheckpointError: after a resume, the fit is not the one that was saved.
+            CheckpointError: after a resume, the fit is not the one that was saved; or a :class:`Checkpoint` has the
+                directory of another run.
         """
         policies = as_policies(policy)
         check_callbacks(callbacks)
@@ -260,7 +262,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         self.runtime.place(self.model)
         check_owned(self.optimizer, self.model)
         check_trains(self.optimizer)
-        callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+        callbacks = checkpoints_last(callbacks, self)
         saved, self.interrupted = self.interrupted, None
         groups_at_start = decay.hyperparameters(self.optimizer) if saved is None else saved["groups_at_start"]
         step = self._step()

@@ -31,6 +31,7 @@ class Parts:
         snapshots: those of the last fit that kept some.
         start: the weights and buffers that the first fit began with, by name, on the CPU; None where not remembered.
         interrupted: the state of a fit that a checkpoint was written in, until that fit is called again.
+        own_directories: where this run's checkpoints are: what was begun by it, or resumed from.
         last_checkpoint: the newest checkpoint that was written, or resumed from.
         freezes_batch_norm: whether the BatchNorm layers of frozen groups stay in eval mode.
     """
@@ -51,6 +52,7 @@ class Parts:
     snapshots: Snapshots | None
     start: dict[str, Tensor] | None
     interrupted: Mapping[str, Any] | None
+    own_directories: set[Path]
     last_checkpoint: Path | None
     freezes_batch_norm: bool
 

@@ -43,7 +43,8 @@ class SaveMethods(Parts):
                 :meth:`save` returned.
 
         Returns:
-            the steps that were done, over all fits; 0, with a warning, where there is no checkpoint.
+            the steps that were done, over all fits; 0, with a warning, where there is no checkpoint. A
+            :class:`Checkpoint` may go on writing there.
 
         Raises:
             CheckpointError: all checkpoints are damaged, or they are of another model, optimizer or number of ranks.
@@ -54,10 +55,13 @@ class SaveMethods(Parts):
         checkpoint, state = found
         restore_position(self, state, checkpoint.path)
         self.interrupted = state["run"]
+        self.own_directories.add(checkpoint.path.parent.resolve())
         return checkpoint.step
 
     def load(self, directory: str | os.PathLike[str]) -> int:
         """Take weights, optimizer state and history from the newest checkpoint, and train on in any other way.
+
+        That is another run: its checkpoints need another directory.
 
         Returns, raises: as :meth:`resume`.
         """
@@ -80,6 +84,36 @@ def as_directory(directory: Any) -> Path:
             f"directory must be a folder, got the file {str(directory)!r}; pass another path, it is made if missing"
         )
     return path
+
+
+def refuse_other_run(learner: Parts, directory: Path) -> None:
+    """Refuse a directory that is not for this Learner's checkpoints alone; every rank must call it.
+
+    Two runs in one directory would push each other's checkpoints out, and the best of both would be that of one.
+
+    Raises:
+        CheckpointError: it holds the checkpoints of a run that the Learner has neither begun nor resumed.
+    """
+    # The first rank writes, so what it sees decides; another one may see what the first has just written.
+    complaint = learner.runtime.gather(_other_run(learner, directory) if learner.runtime.is_main else None)[0]
+    if complaint is not None:
+        raise CheckpointError(complaint)
+
+
+def _other_run(learner: Parts, directory: Path) -> str | None:
+    found = bundle.find(directory)
+    if not found or directory.resolve() in learner.own_directories:
+        return None
+    if found[0].path == directory:
+        return (
+            f"directory must be the folder of a run, got that of a single checkpoint, {str(directory)!r}; pass the one "
+            f"it lies in, {str(directory.parent)!r}, to go on with its run, or another directory"
+        )
+    return (
+        f"directory must hold no other run, got {str(directory)!r} with {len(found)} checkpoint(s) of one that this "
+        f"Learner has not resumed, the last at step {found[-1].step}; call learn.resume({str(directory)!r}) before the "
+        "first fit to go on with it, or pass another directory"
+    )
 
 
 def collect(learner: Parts) -> dict[str, Any]:
@@ -125,7 +159,10 @@ def write(learner: Parts, directory: Path, *, valid_loss: float | None = None) -
     if not learner.runtime.is_main:
         return None
     num_steps = learner.history.num_steps + (0 if learner.run is None else learner.run.num_steps)
+    begins = not bundle.find(directory)
     found = bundle.write(directory, state, step=num_steps, about={"valid_loss": valid_loss})
+    if begins:
+        learner.own_directories.add(directory.resolve())
     learner.last_checkpoint = found.path
     return found
 
