@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import signal
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import cyclewise as cw
 from cyclewise.training import bundle, files
-from tests.training.cut_off import LOADERS, DieAt, Dies, bits, make_learner, same
+from tests.training.cut_off import LOADERS, DieAt, Dies, arrays, bits, make_learner, same
 
 
 def trained(directory, **options):
@@ -105,8 +106,50 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     found = bundle.find(tmp_path)
     losses = {epoch.step: epoch.valid_loss for epoch in learn.history.epochs}
     best = min(losses, key=losses.get)
-    assert {item.step for item in found} == {best, 60}
+    assert {item.step for item in found} == {best, 55, 60}
     assert len(found) <= 3
+
+
+@pytest.mark.parametrize("total_steps", [8, 10])
+@pytest.mark.parametrize("options", [{"every_epochs": 1}, {"every_steps": 4, "every_epochs": 1}, {"every_steps": 1}])
+@pytest.mark.parametrize("valid_fraction", [0.2, 0.0])
+def test_keep_counts_steps_and_not_the_writes_of_one(tmp_path, options, valid_fraction, total_steps):
+    # Four batches an epoch: without validation data five, and the last epoch then ends with the fit or before.
+    learn = make_learner()
+    learn = cw.Learner(learn.model, cw.Data.from_arrays(*arrays(), batch_size=16, valid_fraction=valid_fraction))
+    seen = []
+
+    class Look(cw.Checkpoint):
+        def _clear(self):
+            super()._clear()
+            seen.append([item.step for item in bundle.find(tmp_path)])
+
+    learn.fit(cw.Constant(lr=0.1, total_steps=total_steps), callbacks=[Look(tmp_path, keep=2, **options)])
+    for steps in seen:
+        assert len(steps) == len(set(steps)), steps
+    before, last = seen[-1][-2:]
+    assert before < last == total_steps
+    epochs = [(epoch.valid_loss, -epoch.step) for epoch in learn.history.epochs if epoch.valid_loss is not None]
+    best = -min(epochs)[1] if epochs else None
+    assert set(seen[-1]) == {before, last} | ({best} if best else set())
+    # What the last one takes the place of had the scores of its epoch, and may be the best.
+    losses = {item.step: bundle.read_manifest(item.path)["valid_loss"] for item in bundle.find(tmp_path)}
+    for epoch in learn.history.epochs:
+        assert losses.get(epoch.step, epoch.valid_loss) == epoch.valid_loss
+
+
+def test_the_best_stays_where_a_later_one_of_its_step_has_no_scores(tmp_path):
+    learn = make_learner()
+
+    class InterruptAfter(cw.Callback):
+        def on_epoch_end(self, learner, epoch):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[InterruptAfter(), cw.Checkpoint(tmp_path, keep=1)])
+    manifests = [bundle.read_manifest(item.path) for item in bundle.find(tmp_path)]
+    assert [manifest["step"] for manifest in manifests] == [4, 4]
+    assert [manifest["valid_loss"] is None for manifest in manifests] == [False, True]
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):

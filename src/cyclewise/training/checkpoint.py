@@ -33,7 +33,9 @@ class Checkpoint(Callback):
             that holds the checkpoints of a run that its Learner has neither begun nor resumed.
         every_steps: write after every so many steps of a fit.
         every_epochs: write after every so many epochs; without either, after each.
-        keep: keep so many of the last ones, at least 1, and besides them the one with the lowest validation loss.
+        keep: keep those of so many of the last steps that were written, at least 1, and besides them the one with the
+            lowest validation loss. A later one of the same step (the end of an epoch, of the fit) takes the place of
+            the one before it once it is on the disk.
 
     Attributes:
         last: the folder of the last checkpoint that was written, None before the first.
@@ -108,7 +110,10 @@ class Checkpoint(Callback):
         """Write the fit that has ended; one that an exception ended has its last checkpoint already."""
         if learner.run is None:
             self._is_failing = False
-            self._write(learner)
+            # It takes the place of the one at the end of the last epoch, and so has its scores.
+            epochs = learner.history.epochs
+            was_scored = bool(epochs) and epochs[-1].step == learner.num_steps
+            self._write(learner, valid_loss=epochs[-1].valid_loss if was_scored else None)
 
     def state_dict(self) -> dict[str, int]:
         """Return the epochs counted so far."""
@@ -146,10 +151,13 @@ class Checkpoint(Callback):
 
     def _clear(self) -> None:
         found = bundle.find(self.directory)
-        losses = [(loss, item.index) for item in found if (loss := _valid_loss(item)) is not None]
-        best = min(losses)[1] if losses else None
-        for item in found[: -self.keep]:
-            if item.index != best:
+        # Of equally good ones the last: of one step it is the one that is kept anyway.
+        losses = [(loss, -item.index) for item in found if (loss := _valid_loss(item)) is not None]
+        best = -min(losses)[1] if losses else None
+        newest = {item.step: item.index for item in found}
+        kept = {best, *sorted(newest.values())[-self.keep :]}
+        for item in found:
+            if item.index not in kept:
                 bundle.remove(item)
 
     def _best(self) -> float:
