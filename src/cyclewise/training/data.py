@@ -11,6 +11,7 @@ from torch import Tensor
 from cyclewise._validation import describe, fraction, random_seed, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.loaders import check_loader
+from cyclewise.training.fingerprint import fingerprint
 
 # Gathering many small batches at once saves their overhead; few enough to stay in a processor's cache. An accelerator
 # has no use for the cache, and every gathering costs it a launch.
@@ -153,6 +154,7 @@ class ArrayLoader:
         self._seed = seed
         self._rank, self._num_ranks, self._is_even = 0, 1, True
         self._resume_at: int | None = None
+        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         rounds, rest = divmod(self._num_samples, self.batch_size * self._num_ranks)
@@ -191,6 +193,12 @@ class ArrayLoader:
         loader = ArrayLoader(*self._arrays, batch_size=self.batch_size, seed=self._seed)
         loader._rank, loader._num_ranks, loader._is_even = rank, num_ranks, is_even
         return loader
+
+    def fingerprint(self) -> str:
+        """Return the checksum of the arrays; they are this loader's own, so it is computed once."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._arrays)
+        return self._fingerprint
 
     def state_dict(self) -> dict[str, int]:
         """Return the number of the pass and the batches handed out in it."""

@@ -72,6 +72,7 @@ class Place:
         self._generators = Snapshot(data=(loader, also)).generators()
         self._at_start: dict[str, Any] = {}
         self._loaded: Mapping[str, Any] | None = None
+        self._also = also
 
     @property
     def can_resume_within(self) -> bool:
@@ -111,6 +112,7 @@ class Place:
             loader["num_batches"] = self.num_batches  # not one that was handed out and not yet trained on
         return {
             "data": _data_in(self.loader),
+            "contents": [_contents(loader) for loader in (self.loader, self._also)],
             "num_passes": self.num_passes,
             "num_batches": self.num_batches,
             "is_within": self.is_within,
@@ -135,6 +137,16 @@ class Place:
                 f"train_loader must be the one of the saved run, a {state['data']}, got a {own}; pass the same data, "
                 "or take weights and optimizer alone with learn.load(directory)"
             )
+        # Runs that were saved before there were fingerprints have none.
+        contents = zip(
+            ("train_loader", "valid_loader"), (self.loader, self._also), state.get("contents", ()), strict=False
+        )
+        for name, loader, saved in contents:
+            if None not in (saved, _contents(loader)) and saved != _contents(loader):
+                raise CheckpointError(
+                    f"{name} must hold the data of the saved run, got arrays with other values, types or shapes; "
+                    "pass the same data, or take weights and optimizer alone with learn.load(directory)"
+                )
         self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
         self.is_within = state["is_within"]
         self._loaded = state
@@ -194,6 +206,10 @@ def _data_in(loader: Any) -> str:
     elif isinstance(loader, (list, tuple)):
         parts.append(f"{len(loader)} batches")
     return ", ".join(parts)
+
+
+def _contents(loader: Any) -> str | None:
+    return loader.fingerprint() if isinstance(loader, ArrayLoader) else None
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
