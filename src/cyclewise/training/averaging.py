@@ -81,7 +81,7 @@ class WeightAverage(Callback):
 
 
 def _averaged(model: nn.Module) -> list[Tensor]:
-    return [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    return [p for p in model.parameters() if p.is_floating_point() or p.is_complex()]
 
 
 def _write(model: nn.Module, values: list[Tensor]) -> None:

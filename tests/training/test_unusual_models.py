@@ -1,0 +1,42 @@
+"""Models whose parameters or gradients are not dense real numbers: sparse, complex, or not there yet."""
+
+import pytest
+import torch
+from torch import nn
+
+import cyclewise as cw
+
+INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+CLASSES = (INPUTS[:, 0] > 0).long()
+WORDS = torch.randint(12, (64, 5), generator=torch.Generator().manual_seed(1))
+STEPS = cw.Constant(lr=0.1, total_steps=60)
+
+
+class Complex(nn.Module):
+    def __init__(self, has_real_part):
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(4, 8, dtype=torch.complex64))
+        self.head = nn.Linear(8, 2) if has_real_part else None
+
+    def forward(self, inputs):
+        mixed = (inputs.to(torch.complex64) @ self.mix).abs()
+        return mixed[:, :2] if self.head is None else self.head(mixed)
+
+
+@pytest.mark.parametrize("has_real_part", [True, False])
+def test_complex_weights_are_averaged(has_real_part):
+    torch.manual_seed(0)
+    model = Complex(has_real_part)
+    learn = cw.Learner(model, cw.Data.from_arrays(INPUTS, CLASSES, batch_size=16), progress=False)
+    trail = []
+
+    class Trail(cw.Callback):
+        def on_step_end(self, learner, step, loss):
+            trail.append(model.mix.detach().clone())
+
+    average = model.mix.detach().clone()
+    learn.fit(STEPS, callbacks=[cw.WeightAverage(0.9), Trail()])
+    for step, mix in enumerate(trail, 1):
+        average.lerp_(mix, 1.0 - min(0.9, (1 + step) / (10 + step)))
+    assert torch.equal(model.mix, average)
+    assert not torch.equal(model.mix, trail[-1])
