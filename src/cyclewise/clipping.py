@@ -30,7 +30,7 @@ class Clip(Protocol):
 
 
 class NormClip:
-    """Scale gradients whose norm over all parameters exceeds `max_norm` down to it.
+    """Scale gradients whose norm over all parameters exceeds `max_norm` down to it; sparse ones count as dense ones do.
 
     Args:
         max_norm: largest 2-norm over all gradients together, above 0.
@@ -50,7 +50,13 @@ class NormClip:
 
     def __call__(self, parameters: Sequence[Tensor]) -> None:
         """Clip in place."""
-        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not any(gradient.is_sparse for gradient in gradients):
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+            return
+        # Torch's own formula, and its small number in the denominator.
+        factor = self.max_norm / (_norm(gradients) + 1e-6)
+        torch._foreach_mul_(_numbers(gradients), factor.clamp(max=1.0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: there is nothing to remember."""
@@ -89,7 +95,7 @@ class AutoClip:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients:
             return
-        norm = torch.nn.utils.get_total_norm(gradients).detach().float()
+        norm = _norm(gradients).detach().float()
         if self._mean is None or self._variance is None:
             self._watched.append(norm)
             if len(self._watched) == _WARMUP_STEPS:
@@ -101,7 +107,7 @@ class AutoClip:
         limit = self._mean + _DEVIATIONS**2 / z.clamp_min(_DEVIATIONS) * deviation
         clipped = torch.where(z > _DEVIATIONS, torch.minimum(limit, norm), norm)
         factor = torch.where(norm.isfinite(), clipped / norm.clamp_min(1e-30), torch.ones_like(norm))
-        torch._foreach_mul_(gradients, factor)
+        torch._foreach_mul_(_numbers(gradients), factor)
         kept = torch.where(norm.isfinite(), clipped, self._mean)
         self._mean = _SMOOTHING * self._mean + (1.0 - _SMOOTHING) * kept
         self._variance = _SMOOTHING * self._variance + (1.0 - _SMOOTHING) * (kept - self._mean).square()
@@ -128,3 +134,13 @@ def make_clip(clip: float | Literal["auto"] | None) -> Clip | None:
             raise ArgumentError(f'clip must be a norm, "auto" or None, got {describe(clip)}; pass for example 1.0')
         return AutoClip()
     return NormClip(clip)
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm over all gradients; the numbers that a sparse one has for the same place are added up first."""
+    return torch.nn.utils.get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
+
+
+def _numbers(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Return the memory of the gradients; whatever multiplies it multiplies them, also where places repeat."""
+    return [g._values() if g.is_sparse else g for g in gradients]

@@ -23,6 +23,14 @@ class Complex(nn.Module):
         return mixed[:, :2] if self.head is None else self.head(mixed)
 
 
+def words(is_sparse, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(12, 3, sparse=is_sparse), nn.Flatten(), nn.Linear(15, 2))
+    data = cw.Data.from_arrays(WORDS, CLASSES, batch_size=8)
+    options.setdefault("optimizer", torch.optim.SGD(model.parameters(), lr=0.1))
+    return cw.Learner(model, data, progress=False, **options)
+
+
 @pytest.mark.parametrize("has_real_part", [True, False])
 def test_complex_weights_are_averaged(has_real_part):
     torch.manual_seed(0)
@@ -40,3 +48,16 @@ def test_complex_weights_are_averaged(has_real_part):
         average.lerp_(mix, 1.0 - min(0.9, (1 + step) / (10 + step)))
     assert torch.equal(model.mix, average)
     assert not torch.equal(model.mix, trail[-1])
+
+
+@pytest.mark.parametrize("clip", [0.05, "auto"])
+def test_sparse_gradients_are_clipped_as_dense_ones(clip):
+    sparse, dense = words(True, clip=clip), words(False, clip=clip)
+    for learn in (sparse, dense):
+        learn.fit(STEPS)
+    for one, other in zip(sparse.model.parameters(), dense.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    free = words(True)
+    free.fit(STEPS)
+    assert not torch.equal(free.model[2].weight, sparse.model[2].weight)
+    assert sparse.lr_find(num_steps=20).num_steps > 0
