@@ -61,3 +61,27 @@ def test_sparse_gradients_are_clipped_as_dense_ones(clip):
     free.fit(STEPS)
     assert not torch.equal(free.model[2].weight, sparse.model[2].weight)
     assert sparse.lr_find(num_steps=20).num_steps > 0
+
+
+@pytest.mark.parametrize("call", [
+    lambda learn: learn.fit_one_cycle(1, max_lr=0.1),
+    lambda learn: learn.fit(STEPS),
+    lambda learn: learn.summary(),
+    lambda learn: learn.lr_find(),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer", [lambda: nn.LazyLinear(2), lambda: nn.Sequential(nn.Linear(4, 2), nn.LazyBatchNorm1d(affine=False))]
+)
+def test_lazy_layers_are_refused_in_the_same_words_everywhere(call, layer):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), layer())
+    learn = cw.Learner(model, cw.Data.from_arrays(INPUTS, CLASSES, batch_size=16), progress=False)
+    with pytest.raises(cw.ArgumentError) as caught:
+        call(learn)
+    assert str(caught.value) == (
+        "model must have initialised parameters, got a lazy layer that has not seen a batch; "
+        "run one batch through the model first"
+    )
+    model(INPUTS)
+    assert learn.history.num_steps == 0
+    call(learn)

@@ -66,3 +66,8 @@ def check_callbacks(callbacks: Any) -> None:
     for callback in callbacks:
         instance("callbacks", callback, Callback, "a list of callbacks, made from classes that inherit cw.Callback",
                  way_out="pass for example [cw.EarlyStopping()]")  # fmt: skip
+
+
+def overriding(callbacks: Sequence[Callback], hook: str) -> list[Callback]:
+    """Return the callbacks that have a `hook` of their own; the others need not be called at every step."""
+    return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]

@@ -1,11 +1,13 @@
 """Layer groups: the optimizer's parameter groups, from the input to the output, frozen and driven one by one."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
 
 from cyclewise._validation import describe, instance, one_of, positive
@@ -47,7 +49,12 @@ class LayerMethods(Parts):
         self.freeze_to(0)
 
     def summary(self) -> str:
-        """Return a table of the layers, their parameters, and what is trained at which rate."""
+        """Return a table of the layers, their parameters, and what is trained at which rate.
+
+        Raises:
+            ArgumentError: a lazy layer does not know its shape yet.
+        """
+        check_initialised(self.model)
         return summarise(self.model, self.optimizer)
 
 
@@ -74,6 +81,15 @@ def make_optimizer(
     assert isinstance(optimizer, Optimizer)
     check_owned(optimizer, model)
     return optimizer
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Raise :class:`ArgumentError` where a lazy layer has not seen a batch, in the words of the range test."""
+    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+        raise ArgumentError(
+            "model must have initialised parameters, got a lazy layer that has not seen a batch; "
+            "run one batch through the model first"
+        )
 
 
 def check_owned(optimizer: Optimizer, model: nn.Module) -> None:

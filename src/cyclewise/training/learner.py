@@ -20,7 +20,7 @@ from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, check_options, lr_find_by_step
 from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay, saving
-from cyclewise.training.callbacks import Callback, check_callbacks
+from cyclewise.training.callbacks import Callback, check_callbacks, overriding
 from cyclewise.training.calls import Calls, as_policies, as_text
 from cyclewise.training.checkpoint import Checkpoint, checkpoints_last
 from cyclewise.training.data import Data
@@ -28,6 +28,7 @@ from cyclewise.training.diagnosing import DiagnoseMethods
 from cyclewise.training.fitting import FitMethods, steps_in_epochs
 from cyclewise.training.groups import (
     LayerMethods,
+    check_initialised,
     check_layer_groups,
     check_owned,
     check_trains,
@@ -259,6 +260,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
             return finished.history
         if self.run is not None:
             raise ArgumentError("fit() must not be called from a callback of a fit; end it first with learn.stop()")
+        check_initialised(self.model)
         self.runtime.place(self.model)
         check_owned(self.optimizer, self.model)
         check_trains(self.optimizer)
@@ -300,7 +302,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         return self._last_fit
 
     def _train(self, run: Run, callbacks: Sequence[Callback]) -> None:
-        run.step.on_gradients = [partial(c.on_gradients, self) for c in _overriding(callbacks, "on_gradients")]
+        run.step.on_gradients = [partial(c.on_gradients, self) for c in overriding(callbacks, "on_gradients")]
         try:
             with (
                 interrupts_between_steps() as interrupts,
@@ -308,7 +310,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
             ):
                 run.train(
                     validate=partial(self._validate_in_fit, callbacks),
-                    on_step_end=[partial(c.on_step_end, self) for c in _overriding(callbacks, "on_step_end")],
+                    on_step_end=[partial(c.on_step_end, self) for c in overriding(callbacks, "on_step_end")],
                     on_epoch_end=[partial(callback.on_epoch_end, self) for callback in callbacks],
                     rolls_back=self._on_divergence == "rollback",
                     interrupts=interrupts,
@@ -386,11 +388,6 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
             clip=self.clip,
             kept_in_eval=frozen_batch_norms(self.model) if self.freezes_batch_norm else (),
         )
-
-
-def _overriding(callbacks: Sequence[Callback], hook: str) -> list[Callback]:
-    """Return the callbacks that have a `hook` of their own; the others need not be called at every step."""
-    return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
 
 
 ConvLearner = Learner
