@@ -147,6 +147,31 @@ def test_the_folder_of_one_checkpoint_can_be_resumed_and_loaded(tmp_path):
     assert make_learner().resume(path) == make_learner().load(str(path)) == 3
 
 
+@pytest.mark.parametrize(("name", "why"), [("typo", "there is no such folder"), ("empty", "it holds none")])
+def test_nothing_to_load_is_an_error_and_nothing_to_resume_a_warning(tmp_path, name, why):
+    (tmp_path / "empty").mkdir()
+    directory = tmp_path / name
+    learn = make_learner()
+    with pytest.raises(cw.CheckpointError) as caught:
+        learn.load(directory)
+    assert str(caught.value) == (
+        f"directory must hold a checkpoint to load, got {str(directory)!r}: {why}; pass the directory of a Checkpoint, "
+        "or what learn.save() has returned"
+    )
+    with pytest.warns(UserWarning, match="^there is no complete checkpoint in '.*'; starting from step 0$") as warned:
+        assert learn.resume(directory) == 0
+    assert warned[0].filename == __file__
+
+
+def test_a_damaged_checkpoint_is_told_to_whoever_loads_or_resumes(tmp_path):
+    cut(tmp_path)
+    (bundle.find(tmp_path)[-1].path / "manifest.json").unlink()
+    for call in ("load", "resume"):
+        with pytest.warns(UserWarning, match="the one before it is$") as warned:
+            getattr(make_learner(), call)(tmp_path)
+        assert warned[0].filename == __file__
+
+
 @pytest.mark.parametrize("call", ["save", "resume", "load"])
 def test_a_directory_that_cannot_be_one(tmp_path, call):
     with pytest.raises(

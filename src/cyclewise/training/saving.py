@@ -51,6 +51,8 @@ class SaveMethods(Parts):
         """
         found = _load(self, directory)
         if found is None:
+            warnings.warn(f"there is no complete checkpoint in {str(directory)!r}; starting from step 0", UserWarning,
+                          stacklevel=2)  # fmt: skip
             return 0
         checkpoint, state = found
         restore_position(self, state, checkpoint.path)
@@ -63,10 +65,24 @@ class SaveMethods(Parts):
 
         That is another run: its checkpoints need another directory.
 
-        Returns, raises: as :meth:`resume`.
+        Args:
+            directory: as for :meth:`resume`.
+
+        Returns:
+            the steps that were done, over all fits.
+
+        Raises:
+            CheckpointError: there is no checkpoint, all are damaged, or they are of another model or optimizer.
         """
         found = _load(self, directory)
-        return 0 if found is None else found[0].step
+        if found is None:
+            # A first run may well resume nothing; who loads wants weights, and would go on with untrained ones.
+            exists = "it holds none" if as_directory(directory).is_dir() else "there is no such folder"
+            raise CheckpointError(
+                f"directory must hold a checkpoint to load, got {str(directory)!r}: {exists}; pass the directory of a "
+                "Checkpoint, or what learn.save() has returned"
+            )
+        return found[0].step
 
 
 def as_directory(directory: Any) -> Path:
@@ -254,12 +270,10 @@ def restore_position(learner: Parts, state: Mapping[str, Any], path: Path) -> No
 def _load(learner: Parts, directory: str | os.PathLike[str]) -> tuple[bundle.Found, dict[str, Any]] | None:
     found = newest(as_directory(directory))
     if found is None:
-        warnings.warn(f"there is no complete checkpoint in {str(directory)!r}; starting from step 0", UserWarning,
-                      stacklevel=4)  # fmt: skip
         return None
     checkpoint, state, complaints = found
     for complaint in complaints:
-        warnings.warn(f"{complaint}; the one before it is", UserWarning, stacklevel=4)
+        warnings.warn(f"{complaint}; the one before it is", UserWarning, stacklevel=3)
     restore_weights(learner, state, checkpoint.path)
     learner.last_checkpoint = checkpoint.path
     return checkpoint, state
