@@ -37,7 +37,7 @@ from cyclewise.training.groups import (
 )
 from cyclewise.training.history import History
 from cyclewise.training.interrupts import interrupts_between_steps
-from cyclewise.training.metrics import class_loss
+from cyclewise.training.metrics import class_loss, first_looks
 from cyclewise.training.run import Run
 from cyclewise.training.runtime import Runtime
 from cyclewise.training.saving import SaveMethods
@@ -60,7 +60,8 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         optimizer: an optimizer over the model's parameters, or a function ``param_groups -> optimizer`` that gets one
             group per layer group; None: SGD with momentum 0.9.
         metrics: ``{name: function(outputs, targets) -> number}`` or a list of functions, averaged over samples;
-            objects with ``update``, ``compute`` and ``reset``, such as those of torchmetrics, compute themselves.
+            objects with ``update``, ``compute`` and ``reset``, such as those of torchmetrics, compute themselves. Where
+            a batch is a dict they get the model's output and the whole batch.
         accelerator: your own ``accelerate.Accelerator``; None: one is made where several processes run together or a
             mixed precision is asked for. One process in full precision gives the same bits with and without.
         accumulation_steps: batches per update; None: what the accelerator says, else 1.
@@ -303,6 +304,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
 
     def _train(self, run: Run, callbacks: Sequence[Callback]) -> None:
         run.step.on_gradients = [partial(c.on_gradients, self) for c in overriding(callbacks, "on_gradients")]
+        run.step.on_gradients += first_looks(self.metrics.values() if self.data.valid_loader is not None else ())
         try:
             with (
                 interrupts_between_steps() as interrupts,

@@ -1,6 +1,6 @@
 """Losses and metrics that come with the Learner: plain functions of outputs and targets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +9,13 @@ from torch import Tensor
 from cyclewise.errors import ArgumentError
 from cyclewise.stepping import own_loss
 
+DICT_BATCHES = (
+    "where batches are dicts, metrics get the model's output and the whole batch: take what they need out of them, for "
+    'example lambda o, t: cyclewise.accuracy(o.logits, t["labels"])'
+)
 
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
+
+def accuracy(outputs: Any, targets: Any) -> float:
     """Return the fraction of samples whose largest output is at the target class.
 
     Args:
@@ -18,18 +23,40 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
         targets: class indices, shape [N] or [N, ...].
 
     Raises:
-        ArgumentError: the shapes do not fit.
+        ArgumentError: the shapes do not fit, or a batch that is a dict was passed on as it is.
 
     Example:
         >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
         0.5
     """
+    if isinstance(targets, Mapping) or not isinstance(outputs, Tensor):
+        raise ArgumentError(
+            "outputs must be scores [N, C] and targets class indices [N] for accuracy, got outputs of "
+            f"{_look(outputs)} and targets of {_look(targets)}; {DICT_BATCHES}"
+        )
     if outputs.ndim != targets.ndim + 1:
         raise ArgumentError(
             f"outputs must have one dimension more than targets, got shapes {tuple(outputs.shape)} and "
             f"{tuple(targets.shape)}; accuracy needs scores [N, C] and class indices [N]"
         )
     return float((outputs.argmax(dim=1) == targets).float().mean())
+
+
+def first_looks(metrics: Iterable[Any]) -> list[Callable[[Sequence[Any]], None]]:
+    """Return what looks at the batches of each step, so that a metric that cannot work is known of before an epoch is.
+
+    A metric gets its first output after the last step of an epoch; but of :func:`accuracy` it is known that it takes no
+    dicts.
+    """
+
+    def refuse_dicts(batches: Sequence[Any]) -> None:
+        if isinstance(batches[0], Mapping):
+            raise ArgumentError(
+                "metrics must not hold accuracy as it is where batches are dicts, got it and a batch of "
+                f"{list(batches[0])}; {DICT_BATCHES}"
+            )
+
+    return [refuse_dicts] if any(metric is accuracy for metric in metrics) else []
 
 
 def class_loss(outputs: Any, targets: Any) -> Tensor:

@@ -11,6 +11,7 @@ from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.mismatch import add_note, shape
 from cyclewise.stepping import Step, batch_loss, evaluating, forward, split_batch
 from cyclewise.training.data import Data
+from cyclewise.training.metrics import DICT_BATCHES
 from cyclewise.training.parts import Parts
 from cyclewise.training.runtime import Runtime
 
@@ -202,7 +203,11 @@ def _noted(name: str, metric: Metric, outputs: Any, targets: Any) -> Any:
     try:
         return metric(outputs, targets)
     except Exception as error:
-        add_note(error, f"raised by metrics[{name!r}] for outputs {shape(outputs)} and targets {shape(targets)}")
+        about_dicts = f"; {DICT_BATCHES}" if isinstance(targets, Mapping) and DICT_BATCHES not in str(error) else ""
+        add_note(
+            error,
+            f"raised by metrics[{name!r}] for outputs {shape(outputs)} and targets {shape(targets)}{about_dicts}",
+        )
         raise
 
 
