@@ -63,7 +63,7 @@ class Objective:
 
     Raises:
         ArgumentTypeError: `model` is no module, `loss_fn` is no function, or `batches` can be iterated only once.
-        ArgumentError: no parameter requires a gradient, or there is no batch.
+        ArgumentError: no parameter requires a gradient, one that does is complex, or there is no batch.
 
     Example:
         >>> model = nn.Linear(2, 1, bias=False)
@@ -100,6 +100,12 @@ class Objective:
             raise ArgumentError(
                 "model must have a parameter that requires a gradient, got none; "
                 "unfreeze the part that is to be measured: parameter.requires_grad_(True)"
+            )
+        if unreal := [(name, p.dtype) for name, p in named if p.is_complex()]:
+            raise ArgumentError(
+                f"model must have real parameters where its landscape is measured, got {unreal[0][0]!r} of "
+                f"{unreal[0][1]}; keep its two parts in a real parameter of one dimension more, and call "
+                "torch.view_as_complex on it in forward(); or leave it out of the measurement: requires_grad_(False)"
             )
         self.named = dict(named)
         self.names = list(self.named)
@@ -234,7 +240,8 @@ class Objective:
 
     def flatten(self, parts: Sequence[Tensor]) -> Tensor:
         """Return tensors shaped like the parameters as one flat vector, [P]."""
-        return torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
+        dense = [part.to_dense() if part.is_sparse else part for part in map(Tensor.detach, parts)]
+        return torch.cat([part.reshape(-1).to(self.dtype) for part in dense])
 
     def zeros(self) -> Tensor:
         """Return a flat vector of zeros, [P]."""

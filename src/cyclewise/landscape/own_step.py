@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.unavailable import Unavailable
@@ -50,7 +50,9 @@ def displacement(objective: Objective, optimizer: Optimizer, gradient: Tensor) -
                 parameter.grad = None
         for parameter, part in zip(objective.parameters, objective.split(gradient), strict=True):
             if id(parameter) in owned:
-                parameter.grad = part.to(parameter.dtype).clone()
+                given = part.to(parameter.dtype).clone()
+                # It takes no others; the rows that no sample has are zero.
+                parameter.grad = given.to_sparse(1) if isinstance(optimizer, SparseAdam) else given
         optimizer.step()
         moved = [p.detach() - old for p, old in zip(objective.parameters, before, strict=True)]
         return objective.flatten(moved)

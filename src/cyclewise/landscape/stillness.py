@@ -1,8 +1,9 @@
 """Everything but the parameters held still, so that the loss of a batch is a function of the parameters alone.
 
 While a batch is evaluated, batch norm normalises by fixed statistics, the global generators start from the batch's own
-seed (so dropout drops the same units each time), and buffers that the forward pass writes are put back. In between, the
-model is as its owner left it: modes, buffers and generators have the bits they had.
+seed (so dropout drops the same units each time), embeddings have dense gradients, and buffers that the forward pass
+writes are put back. In between, the model is as its owner left it: modes, buffers and generators have the bits they
+had.
 """
 
 import random
@@ -67,6 +68,8 @@ class Stillness:
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and _has_statistics(m)]
         # What a norm is told not to be: in train mode, or only keeping statistics.
         self._norm_switch = "training" if freezes_batch_norm else "track_running_stats"
+        # Their gradients are the same numbers in another layout, which cannot be differentiated again.
+        self._sparse = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.sparse]
         self._buffers = []
         for module in model.modules():
             for name, tensor in module._buffers.items():
@@ -134,6 +137,8 @@ class Stillness:
                 self._parameters[i].data = self.values[i]
             for norm in self._norms:
                 setattr(norm, self._norm_switch, False)
+            for embedding in self._sparse:
+                embedding.sparse = False
             for b in self._buffers:
                 b.module._buffers[b.name] = b.standing
             yield
@@ -142,6 +147,8 @@ class Stillness:
                 self._parameters[i].data = self._own_values[i]
             for norm in self._norms:
                 setattr(norm, self._norm_switch, True)
+            for embedding in self._sparse:
+                embedding.sparse = True
             for b in self._buffers:
                 b.module._buffers[b.name] = b.own
                 if b.standing._version != b.version:
