@@ -117,3 +117,15 @@ def test_a_complex_parameter_is_refused_by_name_or_left_out():
     assert complex_learner(in_parts=True).diagnose().sharpness.value > 0
     learn.model.mix.requires_grad_(False)
     assert learn.diagnose().sharpness.value > 0
+
+
+def test_the_watch_of_a_complex_model_measures_what_it_can():
+    watched = []
+    for in_parts in (False, True):
+        learn = complex_learner(in_parts)
+        learn.fit(cw.Constant(lr=0.1, total_steps=8), callbacks=[cw.Watch(every=1, noise_every=2, sharpness_every=2)])
+        watched.append(learn.history.watched)
+    as_it_is, parts = watched
+    assert dict(as_it_is.details)["sharpness"] == REFUSAL
+    for name in ("gradient_norm", "update_ratio", "noise_scale"):
+        assert getattr(as_it_is, name) == pytest.approx(getattr(parts, name), rel=1e-4, nan_ok=True)

@@ -79,4 +79,8 @@ def _two_parts(batches: Sequence[Any]) -> list[tuple[Any, int]]:
 def _gradient(step: Step, batch: Any, parameters: Sequence[Tensor], scale: float) -> Tensor:
     loss = step.loss(copied(batch, step.device))  # the batch is the loop's, which may go on with it
     gradient = torch.autograd.grad(loss if scale == 1.0 else loss * scale, parameters, materialize_grads=True)
-    return torch.cat([(part.to_dense() if part.is_sparse else part).float().flatten() for part in gradient])
+    return torch.cat([_real(part.to_dense() if part.is_sparse else part).float().flatten() for part in gradient])
+
+
+def _real(part: Tensor) -> Tensor:
+    return torch.view_as_real(part.resolve_conj()) if part.is_complex() else part
