@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cyclewise as cw
+from cyclewise.training import runtime
 from tests.training.small_learner import CONSTANT, arrays, equal, make_learner, weights
 
 
@@ -65,6 +67,44 @@ assert learn.lr_find(num_steps=10).num_steps <= 10
         env={**os.environ, "ACCELERATE_MIXED_PRECISION": "bf16"}, capture_output=True, text=True, timeout=110,
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
+
+
+@pytest.mark.slow
+def test_learners_of_one_process_have_precisions_of_their_own():
+    program = """
+import torch, cyclewise as cw
+from torch import nn
+class Probe(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        seen.append(y.dtype)
+        return y
+def fit(precision):
+    seen.clear()
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
+    learn = cw.Learner(nn.Sequential(Probe(4, 2)), batches, mixed_precision=precision, progress=False)
+    loss = learn.fit(cw.Constant(lr=0.1, total_steps=3)).loss
+    assert set(seen) == {EXPECTED[precision]}, (precision, seen)
+    return loss.tolist()
+seen, EXPECTED = [], {"no": torch.float32, None: torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+order = ["fp16", "bf16", "no", None, "fp16"]
+losses = [fit(precision) for precision in order]
+assert losses[0] == losses[4] != losses[1] != losses[2] == losses[3], losses
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("shared", "precision", "device", "scaler"), [
+    ("fp16", "fp16", "cuda", "its own"), ("bf16", "fp16", "cuda", torch.amp.GradScaler),
+    ("bf16", "fp16", "cpu", None), ("fp16", "bf16", "cuda", None), ("fp16", "no", "cuda", None),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler is enabled, but CUDA is not available")
+def test_the_scaler_is_that_of_the_learner_s_precision(shared, precision, device, scaler):
+    accelerator = SimpleNamespace(mixed_precision=shared, scaler="its own", device=torch.device(device))
+    made = runtime._scaler(accelerator, precision)
+    assert made == scaler or type(made) is scaler
 
 
 def test_the_policy_does_not_step_where_the_scaler_skips():

@@ -42,24 +42,22 @@ class Runtime:
     def __init__(self, accelerator: Any = None, mixed_precision: str | None = None) -> None:
         if mixed_precision is not None:
             one_of("mixed_precision", mixed_precision, tuple(_DTYPES))
-        if accelerator is None and _needs_accelerator(mixed_precision):
-            from accelerate import Accelerator
-
-            # Without an accelerator in the machine, Accelerate brings the processes together only if told so.
-            accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
-        elif accelerator is not None:
+        precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+        if accelerator is not None:
             _check(accelerator, mixed_precision)
+            precision = str(accelerator.mixed_precision)
+        elif _num_started() > 1 or precision != "no":
+            accelerator = _make_accelerator(mixed_precision)
         self.accelerator = accelerator
         self.rank = 0 if accelerator is None else int(accelerator.process_index)
         self.num_ranks = 1 if accelerator is None else int(accelerator.num_processes)
-        precision = "no" if accelerator is None else str(accelerator.mixed_precision)
         if precision not in _DTYPES:
             raise ArgumentError(
                 f'accelerator must have a mixed_precision of "no", "bf16" or "fp16", got {precision!r}; '
                 'make it with mixed_precision="bf16"'
             )
         self.autocast_dtype = _DTYPES[precision]
-        self.scaler = None if accelerator is None else accelerator.scaler
+        self.scaler = _scaler(accelerator, precision)
         self.accumulation_steps = 1 if accelerator is None else int(accelerator.gradient_accumulation_steps)
 
     @property
@@ -138,9 +136,23 @@ class Runtime:
         return [sum(parts) for parts in zip(*self.gather(values), strict=True)]
 
 
-def _needs_accelerator(mixed_precision: str | None) -> bool:
-    precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    return _num_started() > 1 or precision != "no"
+def _make_accelerator(mixed_precision: str | None) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import is_initialized
+
+    # Its precision is one for the whole process, and another one an error. Where an earlier Learner, or the script, has
+    # set it, this Accelerator has the same; what is trained in is this library's own autocast and scaler.
+    wanted = None if is_initialized() else mixed_precision
+    # Without an accelerator in the machine, Accelerate brings the processes together only if told so.
+    return Accelerator(mixed_precision=wanted, cpu=not torch.accelerator.is_available())
+
+
+def _scaler(accelerator: Any, precision: str) -> Any:
+    if accelerator is None or precision == str(accelerator.mixed_precision):
+        return None if accelerator is None else accelerator.scaler
+    # As Accelerate makes it: float16 on a processor is not scaled.
+    is_scaled = precision == "fp16" and accelerator.device.type != "cpu"
+    return torch.amp.GradScaler(accelerator.device.type) if is_scaled else None
 
 
 def _num_started() -> int:
