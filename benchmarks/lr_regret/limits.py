@@ -137,11 +137,15 @@ def main() -> None:
     for width in _WIDTHS:
         regrets = [regret for task in DEVELOPMENT for regret in load(task.name).one_seed_regrets(width)[:4]]
         rows[f"every rate to its end once, smoothed over {width} decades"] = regrets
+    worst = sorted(((row["regrets"][middle], row["task"], row["seed"]) for row in answers), reverse=True)[:20]
     result: dict[str, Any] = {
         "num_steps": arguments.num_steps,
         "seeds": list(seeds),
         "refused": len(jobs) - len(answers),
+        "worst": worst,
     }
+    for regret, task, seed in worst:
+        print(f"{task:32s} seed {seed}: {100.0 * regret:.1f}")
     for name, regrets in rows.items():
         above_10 = 100.0 * float((np.array(regrets) > 0.1).mean())
         result[name] = {"n": len(regrets), **summary(regrets), "over_10": above_10}
