@@ -1,22 +1,10 @@
 """An ensemble whose members write into the batch they are given."""
 
 import torch
-from torch import nn
 
 import cyclewise as cw
 from cyclewise.training.ensemble import Ensemble
-
-
-class Halving(nn.Module):
-    """Halve the inputs, in place or not, before a linear layer."""
-
-    def __init__(self, *, in_place):
-        super().__init__()
-        self.in_place = in_place
-        self.head = nn.Linear(6, 3)
-
-    def forward(self, inputs):
-        return self.head(inputs.mul_(0.5) if self.in_place else inputs * 0.5)
+from tests.writing import Halving
 
 
 def test_every_member_sees_the_same_inputs():
