@@ -34,6 +34,27 @@ def table(tasks: str) -> str:
     return "\n".join([HEAD, *rows])
 
 
+def limits() -> str:
+    """Return the table of what stands in the way."""
+    results = {n: result_of(f"lr_regret_limits_{n}") for n in (100, 300)}
+    labels = {
+        "the rule": "`lr_find`",
+        "best factor for each task": "each task's suggestions moved by the best factor for it",
+        "factor chosen by a forest, least gain 0.0": "moved by a factor that a forest chose",
+        "factor chosen by a forest, least gain 0.02": "the same, where it promised much",
+    }  # fmt: skip
+    rows = [_limit(f"{label}, {n} steps", results[n][name]) for name, label in labels.items() for n in results]
+    rows += [_limit(f"every rate to its end, once, smoothed over {width} decades",
+                    results[100][f"every rate to its end once, smoothed over {width} decades"])
+             for width in (0.08, 0.15, 0.25, 0.35)]  # fmt: skip
+    head = "| | median | mean | 90th percentile | worst | over 5 % | over 10 % |\n|---|---|---|---|---|---|---|"
+    return "\n".join([head, *rows])
+
+
+def _limit(label: str, figures: dict[str, float]) -> str:
+    return row(label, figures, f"{figures['over_10']:.1f}")
+
+
 def refusals() -> str:
     """Return the table of refusals."""
     result = result_of("lr_refusals")
@@ -49,7 +70,7 @@ def refusals() -> str:
 
 if __name__ == "__main__":
     test, dev = result_of("lr_regret_test"), result_of("lr_regret_development")
-    tables = {"test": table("test"), "development": table("development"), "refusals": refusals()}
+    tables = {"test": table("test"), "development": table("development"), "refusals": refusals(), "limits": limits()}
     figures = {
         "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
         "fifty": f"{test['50 steps']['regret']['mean']:.1f}",
