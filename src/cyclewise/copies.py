@@ -7,7 +7,8 @@ model more than once is copied each time.
 
 import copy
 import dataclasses
-from collections.abc import Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,16 +46,19 @@ def _copied(value: Any, device: torch.device | None, copies: dict[int, Any]) -> 
         new = copies[id(value)] = _copied_tensor(value, device)
     elif isinstance(value, tuple):
         items = [_copied(item, device, copies) for item in value]
-        new = type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
+        new = type(value)._make(items) if hasattr(value, "_make") else tuple.__new__(type(value), items)
     elif isinstance(value, list):
         new = copies[id(value)] = copy.copy(value)
         new[:] = [_copied(item, device, copies) for item in value]
-    elif isinstance(value, MutableMapping):
+    elif isinstance(value, (dict, UserDict)):
         new = copies[id(value)] = copy.copy(value)  # its own kind of copy: a defaultdict's factory goes along
         for key, item in value.items():
             new[key] = _copied(item, device, copies)
     elif isinstance(value, Mapping):
-        new = type(value)({key: _copied(item, device, copies) for key, item in value.items()})  # type: ignore[call-arg]
+        try:
+            new = type(value)({key: _copied(item, device, copies) for key, item in value.items()})  # type: ignore[call-arg]
+        except TypeError:  # it is not made of a dict, so nobody knows how to make another
+            return value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         new = copies[id(value)] = copy.copy(value)
         for field in dataclasses.fields(value):

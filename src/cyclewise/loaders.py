@@ -1,7 +1,9 @@
 """Loaders: what can be iterated again and again, and its batches for ever."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
@@ -9,6 +11,9 @@ from torch.utils.data import Dataset, IterableDataset
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.state import preserve
+
+# Whether a data set gives one and the same iterator each time.
+_KNOWN: MutableMapping[Any, bool] = WeakKeyDictionary()
 
 
 class Batches:
@@ -79,7 +84,8 @@ def check_loader(loader: Any, *, name: str) -> None:
             "whose batches would be lost; pass the loader itself, or list(...) of a few batches"
         )
     dataset = getattr(loader, "dataset", loader)
-    if isinstance(dataset, IterableDataset) and _is_one_shot(dataset):
+    # One that asks which worker it is in cannot be asked here.
+    if isinstance(dataset, IterableDataset) and not getattr(loader, "num_workers", 0) and _is_one_shot(dataset):
         raise ArgumentTypeError(
             f"{name} must be iterable more than once, got a {type(dataset).__name__} that gives the same iterator each "
             "time, whose samples would be lost; have its __iter__ make a new one"
@@ -87,8 +93,18 @@ def check_loader(loader: Any, *, name: str) -> None:
 
 
 def _is_one_shot(dataset: Any) -> bool:
-    # One that is its own iterator begins anew whenever it is asked; a stored generator cannot.
+    # Its __iter__ may take long, and the doors are many.
+    if dataset not in _KNOWN:
+        _KNOWN[dataset] = _gives_the_same(dataset)
+    return _KNOWN[dataset]
+
+
+def _gives_the_same(dataset: Any) -> bool:
+    # One that is its own iterator begins anew whenever it is asked, and so may any class of somebody's own; Python's
+    # own iterators cannot.
     if hasattr(dataset, "__next__"):
         return False
-    with preserve(data=(dataset,)):
-        return iter(dataset) is iter(dataset)
+    with preserve(data=(dataset,)), suppress(Exception):
+        first = iter(dataset)
+        return type(first).__module__ in ("builtins", "itertools") and first is iter(dataset)
+    return False

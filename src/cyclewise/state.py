@@ -18,7 +18,8 @@ import types
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,14 @@ _NOT_WALKED = (
     type,
     types.ModuleType,
     types.FunctionType,
+    PurePath,
     torch.dtype,
     torch.device,
     torch.Size,
 )
 
 Restorer = Callable[[], None]
+_UNSET = object()
 
 
 class Snapshot:
@@ -139,7 +142,7 @@ class Snapshot:
                 self._visit(attributes, copies_tensors)
             if slots := _slots(item):
                 self._restorers.append(_slotted(item, slots))
-                self._walk(slots.values(), copies_tensors)
+                self._walk((value for _, value in slots), copies_tensors)
 
     def _walk(self, items: Any, copies_tensors: bool) -> None:
         self._pending.extend((item, copies_tensors) for item in items)
@@ -255,10 +258,13 @@ def _array(values: Any) -> Restorer:
     kept = values[:] if not isinstance(values, np.ndarray) else values.copy()
 
     def restore() -> None:
-        if not isinstance(values, np.ndarray):
-            values[:] = kept
-        elif values.flags.writeable:
-            values[...] = kept
+        if isinstance(values, np.ndarray):
+            if values.flags.writeable:
+                values[...] = kept
+        elif values != kept:
+            # While somebody looks at its memory it cannot change its size, and all else has to be given back.
+            with suppress(BufferError):
+                values[:] = kept
 
     return restore
 
@@ -270,23 +276,29 @@ def _bound(function: Any) -> tuple[object, ...]:
     return (function.__self__,)
 
 
-def _slots(item: object) -> dict[str, Any]:
-    """Return the attributes that live in ``__slots__``, with their values."""
-    names = [name for kind in type(item).__mro__ for name in _names(kind.__dict__.get("__slots__", ()))]
-    return {name: getattr(item, name) for name in names if hasattr(item, name)}
+def _slots(item: object) -> list[tuple[Any, Any]]:
+    """Return what reads and writes each attribute that lives in ``__slots__``, and its value, `_UNSET` where unset."""
+    kinds = [vars(kind).values() for kind in type(item).__mro__ if "__slots__" in vars(kind)]
+    places = [place for kind in kinds for place in kind if isinstance(place, types.MemberDescriptorType)]
+    return [(place, _in_slot(place, item)) for place in places]
 
 
-def _names(slots: Any) -> list[str]:
-    names = [slots] if isinstance(slots, str) else list(slots)
-    return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+def _in_slot(place: Any, item: object) -> Any:
+    # Not by its name: a property may have taken that over.
+    try:
+        return place.__get__(item)
+    except AttributeError:
+        return _UNSET
 
 
-def _slotted(item: object, slots: dict[str, Any]) -> Restorer:
+def _slotted(item: object, slots: list[tuple[Any, Any]]) -> Restorer:
     def restore() -> None:
-        for name, value in slots.items():
-            if getattr(item, name, slots) is not value:
-                # Past a frozen dataclass's own __setattr__.
-                object.__setattr__(item, name, value)
+        for place, value in slots:
+            now = _in_slot(place, item)
+            if value is _UNSET and now is not _UNSET:
+                place.__delete__(item)
+            elif now is not value:
+                place.__set__(item, value)
 
     return restore
 

@@ -67,3 +67,55 @@ def test_a_data_set_that_begins_anew_is_fine_and_does_not_notice_the_check():
     check_loader(loader, name="train_loader")
     assert data.passes == 0
     assert [len(batch) for batch in Batches(loader).take(2)] == [3, 3]
+
+
+class Rewound(torch.utils.data.IterableDataset):
+    """Gives its one cursor, set back to the beginning."""
+
+    class Cursor:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.position += 1
+            if self.position > 3:
+                raise StopIteration
+            return torch.tensor(float(self.position))
+
+    def __init__(self):
+        self.cursor = Rewound.Cursor()
+
+    def __iter__(self):
+        self.cursor.position = 0
+        return self.cursor
+
+
+class Costly(torch.utils.data.IterableDataset):
+    """Counts, outside itself, how often it is asked for its samples; only a worker can give them."""
+
+    asked = 0
+
+    def __iter__(self):
+        Costly.asked += 1
+        worker = torch.utils.data.get_worker_info()
+        return iter(range(worker.id, 4, worker.num_workers))
+
+
+def test_a_data_set_that_sets_its_cursor_back_is_fine():
+    loader = torch.utils.data.DataLoader(Rewound(), batch_size=3)
+    check_loader(loader, name="train_loader")
+    assert [batch.tolist() for batch in Batches(loader).take(2)] == [[1.0, 2.0, 3.0]] * 2
+
+
+def test_a_data_set_for_workers_is_not_asked_outside_of_them():
+    loader = torch.utils.data.DataLoader(Costly(), batch_size=2, num_workers=2)
+    check_loader(loader, name="train_loader")
+    assert Costly.asked == 0
+    assert sorted(batch.tolist() for batch in loader) == [[0, 2], [1, 3]]
+
+
+def test_a_data_set_is_asked_once_whether_it_can_be_read_again():
+    loader = torch.utils.data.DataLoader(Costly(), batch_size=2)
+    for _ in range(3):
+        check_loader(loader, name="train_loader")
+    assert Costly.asked == 1

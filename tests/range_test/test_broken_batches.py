@@ -209,3 +209,23 @@ def test_a_step_that_returns_the_loss_with_its_graph_does_not_warn():
 
     loader = DataLoader(TensorDataset(*samples()), batch_size=32)
     assert cw.lr_find(train_step=train_step, model=model, optimizer=optimizer, train_loader=loader).max_lr is not None
+
+
+class OwnIterator:
+    """A loader that keeps an iterator of its own, under the name that torch's uses."""
+
+    def __init__(self, loader):
+        self.loader, self._iterator = loader, None
+
+    def __iter__(self):
+        self._iterator = iter(self.loader)
+        return iter(self.next_one, None)
+
+    def next_one(self):
+        return next(self._iterator, None)
+
+
+def test_a_loader_of_ones_own_keeps_its_iterator():
+    loader = OwnIterator(DataLoader(TensorDataset(*samples()), batch_size=32))
+    next(iter(loader))
+    assert find(network(), loader).max_lr is not None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cyclewise import ArgumentError, Curve, OneCycle, RangeTest, Refusal, StopReason, SuggestionError
+from cyclewise import ArgumentError, Constant, Curve, OneCycle, RangeTest, Refusal, StopReason, SuggestionError
 
 RATES = np.geomspace(1e-6, 1.0, 60)
 FALLING = Curve(RATES, (np.log10(RATES) + 1.5) ** 2)
@@ -140,3 +140,13 @@ def test_each_group_has_a_policy_of_its_own_and_one_for_all_warns():
         "policy() is that of the fastest group alone, the groups have (0.005, 0.5); "
         "pass policies(100) to PolicyLR, one for each group"
     )
+
+
+def test_a_group_whose_rate_is_zero_keeps_it():
+    groups = replace(FOUND, max_lrs=(0.0, 0.42))
+    assert groups.policies(10) == [
+        Constant(lr=0.0, total_steps=10),
+        OneCycle(max_lr=0.42, total_steps=10, pct_start=0.25),
+    ]
+    with pytest.warns(UserWarning, match="one for each group"):
+        assert groups.policy(10).max_lr == 0.42

@@ -338,3 +338,44 @@ def test_byte_arrays_are_given_back():
         model.seen.extend(b"d")
         model.counts[0] = 5
     assert (model.seen, model.counts) == (bytearray(b"abc"), array("i", [1, 2]))
+
+
+class Hidden:
+    """A slot behind a property that fails, one with a private name, and one that is set later."""
+
+    __slots__ = ("__count", "later", "value")
+
+    def __init__(self):
+        self.__count = 0
+
+    def count(self):
+        self.__count += 1
+        return self.__count
+
+
+class Failing(Hidden):
+    @property
+    def value(self):
+        raise RuntimeError
+
+
+def test_slots_are_given_back_by_themselves_not_by_their_names():
+    model = nn.Linear(1, 1)
+    model.hidden = Failing()
+    with preserve(model):
+        model.hidden.count()
+        model.hidden.later = 1
+    assert not hasattr(model.hidden, "later")
+    assert model.hidden.count() == 1
+
+
+def test_a_buffer_that_somebody_looks_at_does_not_keep_the_rest_from_being_given_back():
+    model = nn.Linear(1, 1)
+    model.seen = bytearray(b"abc")
+    weight = model.weight.item()
+    with preserve(model.seen, model):
+        model.seen.extend(b"d")
+        view = memoryview(model.seen)
+        nn.init.zeros_(model.weight)
+    assert model.weight.item() == weight
+    view.release()

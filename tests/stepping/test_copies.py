@@ -1,6 +1,7 @@
 """What is copied of a batch, and what is passed on as it is."""
 
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -137,3 +138,43 @@ def test_a_device_is_where_the_copies_are():
     inputs = torch.ones(2)
     assert copied([inputs], torch.device("meta"))[0].device.type == "meta"
     assert copied([inputs], torch.device("cpu"))[0].data_ptr() != inputs.data_ptr()
+
+
+class Both(tuple):
+    """A tuple that is made of two things."""
+
+    def __new__(cls, first, second):
+        return super().__new__(cls, (first, second))
+
+
+class Fields(MutableMapping):
+    """A mapping that is made of names, and of nothing else."""
+
+    def __init__(self, *names):
+        self.fields = {name: torch.ones(1) for name in names}
+
+    def __getitem__(self, name):
+        return self.fields[name]
+
+    def __setitem__(self, name, value):
+        self.fields[name] = value
+
+    def __delitem__(self, name):
+        del self.fields[name]
+
+    def __iter__(self):
+        return iter(self.fields)
+
+    def __len__(self):
+        return len(self.fields)
+
+
+def test_what_is_made_in_its_own_way_is_copied_or_left_alone():
+    pair = Both(torch.ones(1), torch.zeros(1))
+    new = copied(pair)
+    assert type(new) is Both
+    assert new[0] is not pair[0]
+    fields = Fields("a")
+    before = fields["a"]
+    copied(fields)
+    assert fields["a"] is before

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,7 +98,8 @@ class Output:
     def _fail(self, message: str, kind: str) -> None:
         # A fit that diverged has printed its document, with the error in it.
         if self._as_json and not self._is_finished:
-            _print(json.dumps(error_values(message, kind)))
+            with suppress(OSError):  # it may be standard output itself that failed
+                _print(json.dumps(error_values(message, kind)))
 
 
 def error_values(message: str, kind: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from cyclewise.copies import copied
 from cyclewise.loaders import Batches
@@ -19,7 +20,7 @@ def keep(loader: Any, wanted: int, *, name: str = "train_loader") -> list[Any]:
 
     Whoever may write into a batch is to be given a copy of it. The loader must be restored by a snapshot afterwards.
     """
-    if getattr(loader, "_iterator", None) is not None:
+    if isinstance(loader, DataLoader) and loader._iterator is not None:
         # With persistent workers a DataLoader has one iterator for ever; it may be half-way through somebody's epoch.
         loader._iterator = None
     kept: list[Any] = []

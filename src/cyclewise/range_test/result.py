@@ -11,7 +11,7 @@ import numpy as np
 from cyclewise._validation import check_record, one_of, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
 from cyclewise.errors import SuggestionError
-from cyclewise.policies import OneCycle
+from cyclewise.policies import Constant, OneCycle, Policy
 from cyclewise.range_test import suggest
 from cyclewise.range_test.curve import Curve, finite
 
@@ -165,7 +165,8 @@ class RangeTest:
         Warns:
             UserWarning: the parameter groups have different rates, which one policy for all would make alike.
         """
-        policies = self.policies(total_steps)
+        if self.max_lr is None:
+            raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
         if len(set(self.max_lrs or ())) > 1:
             warnings.warn(
                 f"policy() is that of the fastest group alone, the groups have {self.max_lrs}; "
@@ -173,10 +174,12 @@ class RangeTest:
                 UserWarning,
                 stacklevel=2,
             )
-        return max(policies, key=lambda policy: policy.max_lr)
+        return OneCycle(max_lr=self.max_lr, total_steps=total_steps, pct_start=0.25)
 
-    def policies(self, total_steps: int) -> list[OneCycle]:
+    def policies(self, total_steps: int) -> list[Policy]:
         """Return the one-cycle policies of `total_steps` steps, one for each parameter group, in their ratios.
+
+        A group whose rate is 0 keeps it.
 
         Raises:
             SuggestionError: there is no rate; the message says why and what to do.
@@ -184,7 +187,12 @@ class RangeTest:
         """
         if self.max_lr is None or self.max_lrs is None:
             raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
-        return [OneCycle(max_lr=rate, total_steps=total_steps, pct_start=0.25) for rate in self.max_lrs]
+        return [
+            OneCycle(max_lr=rate, total_steps=total_steps, pct_start=0.25)
+            if rate > 0.0
+            else Constant(lr=0.0, total_steps=total_steps)
+            for rate in self.max_lrs
+        ]
 
     def scaled(self, *, batch_size: int) -> "RangeTest":
         """Return the record with its rates carried over to another batch size, without measuring again.

@@ -116,13 +116,13 @@ class TrainingRun:
     def __call__(self, candidate: nn.Module) -> float:
         """Train the candidate and return its held-out loss; NaN where a loss stops being finite."""
         optimizer = self.optimizer([p for p in candidate.parameters() if p.requires_grad])
-        policy = self.policy
+        policy: Policy | list[Policy] | None = self.policy
         if policy is None:
             test = lr_find(candidate, optimizer, self.loss_fn, self.train_batches, num_steps=_SWEEP_STEPS,
                            progress=False)  # fmt: skip
             if test.max_lr is None:
                 return math.nan
-            policy = test.policy(self.num_steps)
+            policy = test.policies(self.num_steps)
         scheduler = PolicyLR(optimizer, policy)
         step = Step(candidate, optimizer, self.loss_fn)
         candidate.train()

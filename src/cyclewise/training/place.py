@@ -174,8 +174,15 @@ class Place:
         return {"global": global_rng(), "loader": [_generator_state(generator) for generator in self._generators]}
 
     def _set(self, states: Mapping[str, Any]) -> None:
+        found = [_kind(_generator_state(generator)) for generator in self._generators]
+        saved = [_kind(state) for state in states["loader"]]
+        if found != saved:
+            raise CheckpointError(
+                f"train_loader must hold the random number generators of the saved run, {_listed(saved)}, got "
+                f"{_listed(found)}; pass the same data, or take weights and optimizer alone with learn.load(directory)"
+            )
         set_global_rng(states["global"])
-        for generator, state in zip(self._generators, states["loader"], strict=False):
+        for generator, state in zip(self._generators, states["loader"], strict=True):
             _set_generator_state(generator, state)
 
 
@@ -228,6 +235,14 @@ def _generator_state(generator: Any) -> Any:
     if isinstance(generator, np.random.RandomState):
         return _plain(generator.get_state(legacy=False))
     return generator.getstate()
+
+
+def _kind(state: Any) -> str:
+    return "torch's" if isinstance(state, torch.Tensor) else "NumPy's" if isinstance(state, Mapping) else "Python's"
+
+
+def _listed(kinds: list[str]) -> str:
+    return f"{len(kinds)} ({', '.join(kinds)})" if kinds else "none"
 
 
 def _set_generator_state(generator: Any, state: Any) -> None:
