@@ -74,3 +74,20 @@ def test_another_metric_that_fails_is_told_what_it_got():
         assert caught.value.__notes__ == [
             f"raised by metrics['own'] for outputs SimpleNamespace and targets dict; {WAY_OUT}"
         ]
+
+
+def test_a_list_of_other_batches_for_validation_is_scored():
+    class Logits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x, labels=None):
+            return self.linear(x)
+
+    def loss_fn(outputs, targets):
+        return F.cross_entropy(outputs, targets["labels"] if isinstance(targets, dict) else targets)
+
+    valid = [(batch["x"], batch["labels"]) for batch in BATCHES]
+    learn = cw.Learner(Logits(), cw.Data(BATCHES, valid), loss_fn=loss_fn, metrics=[cw.accuracy], progress=False)
+    assert learn.fit(STEPS).epochs[-1].metrics["accuracy"] > 0.5

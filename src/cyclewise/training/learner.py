@@ -304,7 +304,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
 
     def _train(self, run: Run, callbacks: Sequence[Callback]) -> None:
         run.step.on_gradients = [partial(c.on_gradients, self) for c in overriding(callbacks, "on_gradients")]
-        run.step.on_gradients += first_looks(self.metrics.values() if self.data.valid_loader is not None else ())
+        run.step.on_gradients += first_looks(self.metrics.values(), self.data.valid_loader)
         try:
             with (
                 interrupts_between_steps() as interrupts,

@@ -42,12 +42,15 @@ def accuracy(outputs: Any, targets: Any) -> float:
     return float((outputs.argmax(dim=1) == targets).float().mean())
 
 
-def first_looks(metrics: Iterable[Any]) -> list[Callable[[Sequence[Any]], None]]:
+def first_looks(metrics: Iterable[Any], valid_loader: Any) -> list[Callable[[Sequence[Any]], None]]:
     """Return what looks at the batches of each step, so that a metric that cannot work is known of before an epoch is.
 
     A metric gets its first output after the last step of an epoch; but of :func:`accuracy` it is known that it takes no
-    dicts.
+    dicts. Without reading a batch for validation it is taken to be as those for training are, unless a list shows it.
     """
+    shows_another = isinstance(valid_loader, Sequence) and not isinstance(next(iter(valid_loader), None), Mapping)
+    if valid_loader is None or shows_another or all(metric is not accuracy for metric in metrics):
+        return []
 
     def refuse_dicts(batches: Sequence[Any]) -> None:
         if isinstance(batches[0], Mapping):
@@ -56,7 +59,7 @@ def first_looks(metrics: Iterable[Any]) -> list[Callable[[Sequence[Any]], None]]
                 f"{list(batches[0])}; {DICT_BATCHES}"
             )
 
-    return [refuse_dicts] if any(metric is accuracy for metric in metrics) else []
+    return [refuse_dicts]
 
 
 def class_loss(outputs: Any, targets: Any) -> Tensor:
