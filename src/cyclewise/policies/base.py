@@ -7,7 +7,7 @@ be asked for at any time, in any order.
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator, Mapping
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
@@ -54,12 +54,19 @@ class Hyperparameters(NamedTuple):
     weight_decay: Any = None
 
 
-class Policy(ABC):
+class _Kind(ABCMeta):
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        policy = super().__call__(*args, **kwargs)
+        identity.remember(policy)
+        return policy
+
+
+class Policy(metaclass=_Kind):
     """A schedule as a value: override :meth:`value` and give it `total_steps`; everything else comes from that.
 
     Subclasses are best frozen dataclasses. A plain class compares and prints by its attributes, those of cached
-    properties left out, or by its own `to_dict`; change none after it is made. To load one from JSON, register it with
-    :func:`register_policy`.
+    properties left out, or by its own `to_dict`; change none after it is made, except private ones that cache, which
+    count as they were after `__init__`. To load one from JSON, register it with :func:`register_policy`.
 
     Attributes:
         total_steps: length in steps, at least 1.
@@ -185,7 +192,7 @@ class Policy(ABC):
     def _settings(self) -> dict[str, Any]:
         if type(self).to_dict is not Policy.to_dict:
             return {name: value for name, value in self.to_dict().items() if name not in ("policy", "version")}
-        return identity.attributes(self)
+        return identity.settings(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which :func:`policy_from_dict` makes an equal policy."""
