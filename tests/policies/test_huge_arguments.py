@@ -49,7 +49,7 @@ CASES = [
      f"step_size_up must be at most 2**53, got {HUGE}; "
      "it counts optimizer updates: 2 to 10 epochs' worth is usual"),
     (lambda: cw.Cyclical(base_lr=0, max_lr=1, step_size_up=1, total_steps=2**53).cycle_ends,
-     "total_steps must leave at most 1000000 cycles to list their ends, got 4503599627370496; "
+     "total_steps must leave at most 10000000 cycles to list their ends, got 4503599627370496; "
      "raise step_size_up"),
     (lambda: cw.InverseSqrt(max_lr=1, warmup_steps=HUGE, total_steps=5),
      f"warmup_steps must be at most 2**53, got {HUGE}; a few hundred is usual; for none use Polynomial"),
@@ -138,3 +138,15 @@ def test_of_a_long_policy_the_highest_rate_is_looked_for_within_bounds():
                      cw.Constant(lr=0.1, total_steps=1_000_000)])  # fmt: skip
     assert spike.peak_step == 3_000_001
     assert math.isclose(spike.lr(spike.peak_step), 0.5)
+
+
+def test_a_million_and_a_half_cycles_can_be_counted_and_extended():
+    policy = cw.Cyclical(base_lr=0.1, max_lr=0.5, step_size_up=1, total_steps=3_000_000)
+    ended = []
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = cw.PolicyLR(optimizer, policy, on_cycle_end=lambda _, num_cycles: ended.append(num_cycles))
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert ended == [1, 2]
+    assert policy.extend(total_steps=3_000_010, at_step=10).lr(7) == policy.lr(7)

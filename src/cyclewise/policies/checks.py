@@ -7,8 +7,10 @@ from cyclewise.errors import PolicyError
 
 # More steps than any run has; beyond it lengths could not be told apart as floats.
 MOST_STEPS = 2**53
-# The ends of cycles are kept in lists, of some hundred bytes a cycle.
+# The cycles of SGDR are kept in lists, of some hundred bytes a cycle.
 MOST_CYCLES = 1_000_000
+# Where the ends of cycles are only listed when asked for, some forty bytes each.
+MOST_LISTED_ENDS = 10_000_000
 # So far below the largest float that no sum of two rates, and no rounding, gets beyond that.
 HIGHEST_RATE = 1e300
 _FIND_ONE = "cyclewise.lr_find gives one"

@@ -79,11 +79,11 @@ class Cyclical(FormulaPolicy):
         """The step after each cycle; the last cycle may be cut short.
 
         Raises:
-            PolicyError: there are more than a million of them.
+            PolicyError: there are more than ten million of them.
         """
-        if self.total_steps > checks.MOST_CYCLES * self._cycle_steps:
+        if self.total_steps > checks.MOST_LISTED_ENDS * self._cycle_steps:
             raise PolicyError(
-                f"total_steps must leave at most {checks.MOST_CYCLES} cycles to list their ends, "
+                f"total_steps must leave at most {checks.MOST_LISTED_ENDS} cycles to list their ends, "
                 f"got {-(-self.total_steps // self._cycle_steps)}; raise step_size_up"
             )
         return [*range(self._cycle_steps, self.total_steps, self._cycle_steps), self.total_steps]
