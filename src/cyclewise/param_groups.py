@@ -170,7 +170,7 @@ def check_groups(optimizer: Optimizer, policies: Policies, step: int) -> None:
     if type(policies) is list and len(policies) != len(groups):
         raise PolicyError(
             f"policy must have one policy per parameter group, got {len(policies)} policies for {len(groups)} groups, "
-            "since groups were added; make a new PolicyLR with a policy for each, and go on with "
+            "since the groups changed; make a new PolicyLR with a policy for each, and go on with "
             f"load_state_dict({{**its.state_dict(), 'step': {step}}})"
         )
     if type(policies) is dict:

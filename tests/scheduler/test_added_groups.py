@@ -56,7 +56,7 @@ def test_of_one_policy_per_group_the_added_group_has_none():
         with pytest.raises(cw.PolicyError) as caught:
             call()
         assert str(caught.value) == (
-            "policy must have one policy per parameter group, got 2 policies for 3 groups, since groups were added; "
+            "policy must have one policy per parameter group, got 2 policies for 3 groups, since the groups changed; "
             "make a new PolicyLR with a policy for each, and go on with "
             "load_state_dict({**its.state_dict(), 'step': 1})"
         )
@@ -84,4 +84,12 @@ def test_by_name_an_added_group_needs_one_that_is_known():
     scheduler = cw.PolicyLR(optimizer, {"body": PLAIN, "head": PLAIN})
     optimizer.load_state_dict(fresh("body", "tail").state_dict())
     with pytest.raises(cw.PolicyError, match="for a group named 'tail'"):
+        scheduler.step()
+
+
+def test_of_one_policy_per_group_a_group_that_was_taken_out_is_named_too():
+    optimizer = fresh("body", "head")
+    scheduler = cw.PolicyLR(optimizer, [PLAIN, PLAIN])
+    del optimizer.param_groups[1]
+    with pytest.raises(cw.PolicyError, match="2 policies for 1 groups, since the groups changed; make a new PolicyLR"):
         scheduler.step()
