@@ -1,6 +1,8 @@
 """Lengths have one limit everywhere, and what lies beyond it is refused before anything is built."""
 
 import math
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -150,3 +152,22 @@ def test_a_million_and_a_half_cycles_can_be_counted_and_extended():
         scheduler.step()
     assert ended == [1, 2]
     assert policy.extend(total_steps=3_000_010, at_step=10).lr(7) == policy.lr(7)
+
+
+def test_cycles_that_are_too_long_are_refused_without_assertions_too():
+    code = "import cyclewise as cw; cw.SGDR(max_lr=1, T_0=1, T_mult=2, num_cycles=60)"
+    ended = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
+    assert "PolicyError: num_cycles must leave at most 2**53 steps in all, got 60" in ended.stderr
+
+
+@pytest.mark.parametrize("step", [8, 9_000_003, 19_999_990])
+def test_of_a_long_policy_the_steps_about_its_ends_and_joints_are_looked_at(step):
+    parts = [cw.Constant(lr=0.5, total_steps=n) for n in (step, 20_000_000 - step)]
+    momenta = cw.Join([parts[0], cw.Constant(lr=1.5, total_steps=1), parts[1]])
+    assert momenta.peak_step == step
+    with pytest.raises(cw.PolicyError, match=r"momenta must stay below 1, got a policy that reaches 1\.5"):
+        cw.Together(rate=cw.Constant(lr=0.1, total_steps=20_000_001), momenta=momenta)
+    with pytest.raises(cw.PolicyError, match=r"factor must leave rates of at most 1e\+300"):
+        cw.Rescaled(original=momenta, factor=0.9e300, at_step=0)
+    many = cw.Cyclical(base_lr=0.1, max_lr=0.5, step_size_up=1, total_steps=2**25)
+    assert many.peak_step == 1

@@ -33,6 +33,8 @@ _MOST_DRAWN = 4001
 # A policy is asked for so many steps at once, so that a long one needs no more memory; and for no more in all.
 _STEPS_AT_ONCE = 2**20
 _MOST_LOOKED_AT = 2**24
+# Of a longer one, so many steps at either end, and about so many ends of cycles.
+_MOST_JOINTS = 4096
 
 Floats = NDArray[np.float64]
 AnyPolicy = TypeVar("AnyPolicy", bound="type[Policy]")
@@ -139,7 +141,7 @@ class Policy(metaclass=_Kind):
 
     @property
     def peak_step(self) -> int:
-        """The first step with the highest learning rate; of more than 2**24 steps, among some spread over them."""
+        """The first step with the highest learning rate; of more than 2**24 steps, among some of them."""
         return highest(self)[0]
 
     def extend(self, *, total_steps: int, at_step: int) -> "Extended":
@@ -325,9 +327,13 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
 
 
 def highest(policy: Policy) -> tuple[int, float]:
-    """Return the first step with the highest rate, and that rate; of a very long policy, among steps spread over it."""
+    """Return the first step with the highest rate, and that rate.
+
+    Of a policy of more than 2**24 steps only some are looked at: the first and last thousands, those about the ends of
+    its cycles, and a million spread over it.
+    """
     best = (0, -math.inf)
-    for steps in _stretches(policy.total_steps):
+    for steps in _stretches(policy):
         rates = policy.lr(steps)
         first = int(np.argmax(rates))
         if rates[first] > best[1]:
@@ -335,12 +341,25 @@ def highest(policy: Policy) -> tuple[int, float]:
     return best
 
 
-def _stretches(total_steps: int) -> Iterator[NDArray[np.int64]]:
+def _stretches(policy: Policy) -> Iterator[NDArray[np.int64]]:
+    total_steps = policy.total_steps
     if total_steps > _MOST_LOOKED_AT:
-        yield _spread(total_steps, _STEPS_AT_ONCE)
+        joints = _joints(policy)
+        near = [joints + offset for offset in range(-2, 3)]
+        ends = [np.arange(_MOST_JOINTS), np.arange(total_steps - _MOST_JOINTS, total_steps)]
+        steps = np.unique(np.concatenate([*ends, *near, _spread(total_steps, _STEPS_AT_ONCE)]))
+        yield steps[(steps >= 0) & (steps < total_steps)]
         return
     for first in range(0, total_steps, _STEPS_AT_ONCE):
         yield np.arange(first, min(first + _STEPS_AT_ONCE, total_steps))
+
+
+def _joints(policy: Policy) -> NDArray[np.int64]:
+    try:
+        ends = policy.cycle_ends
+    except PolicyError:  # too many to list
+        ends = []
+    return np.array(ends[:: max(1, len(ends) // _MOST_JOINTS)], dtype=np.int64)
 
 
 def _spread(total_steps: int, most: int) -> NDArray[np.int64]:

@@ -62,7 +62,7 @@ class SGDR(FormulaPolicy):
                 "the end of each is kept: ask for fewer, longer cycles"
             )
         object.__setattr__(self, "num_cycles", cycles)
-        assert self._lengths  # which refuses cycles that are too long
+        _ = self._lengths  # which refuses cycles that are too long
         decay = _validation.fraction("peak_decay", self.peak_decay, error=PolicyError)
         if decay == 0:
             raise PolicyError(f"peak_decay must be above 0, got {self.peak_decay!r}; 1 keeps the peak")
