@@ -35,6 +35,11 @@ def test_a_peak_may_be_a_number_of_any_kind(rate):
     assert history.lr.tolist() == expected.lr.tolist()
 
 
+def test_two_momenta_of_none_leave_the_momentum_alone():
+    history, expected = (make_learner().fit_one_cycle(1, 0.1, moms=moms) for moms in ((None, None), None))
+    np.testing.assert_array_equal(history.momentum, expected.momentum)
+
+
 @pytest.mark.parametrize(("call", "message"), CASES)
 def test_impossible_values_are_refused_by_the_argument_that_was_given(call, message):
     with pytest.raises(cw.ArgumentError) as caught:

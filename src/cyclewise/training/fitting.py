@@ -69,7 +69,7 @@ class FitMethods(Parts):
         """
         total_steps = self.steps_in("cyc_len", cyc_len)
         momenta = _momenta(moms)
-        if max_lr is None and moms is not None:
+        if max_lr is None and momenta != (None, None):
             _warn_of_new_momentum(self.optimizer, momenta)
         policies = [
             OneCycle(
@@ -252,7 +252,7 @@ def _one_or_all(policies: Sequence[Policy]) -> Policy | Sequence[Policy]:
 
 def _momenta(moms: Any) -> tuple[float | None, float | None]:
     """Return the momenta at the ends and at the peak, checked under the name that the caller knows them by."""
-    if moms is None:
+    if moms is None or (isinstance(moms, (tuple, list)) and list(moms) == [None, None]):
         return None, None
     try:
         at_ends, at_peak = [real("moms", momentum, way_out="") for momentum in moms]
