@@ -94,9 +94,13 @@ def check_loader(loader: Any, *, name: str) -> None:
 
 def _is_one_shot(dataset: Any) -> bool:
     # Its __iter__ may take long, and the doors are many.
-    if dataset not in _KNOWN:
-        _KNOWN[dataset] = _gives_the_same(dataset)
-    return _KNOWN[dataset]
+    try:
+        known = _KNOWN.get(dataset)
+    except TypeError:  # it has no hash, as a dataclass has none
+        return _gives_the_same(dataset)
+    if known is None:
+        known = _KNOWN[dataset] = _gives_the_same(dataset)
+    return known
 
 
 def _gives_the_same(dataset: Any) -> bool:

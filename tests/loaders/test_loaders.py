@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -119,3 +121,20 @@ def test_a_data_set_is_asked_once_whether_it_can_be_read_again():
     for _ in range(3):
         check_loader(loader, name="train_loader")
     assert Costly.asked == 1
+
+
+@dataclass
+class Listed(torch.utils.data.IterableDataset):
+    """Equal by value, and so without a hash."""
+
+    samples: list
+
+    def __iter__(self):
+        return iter(self.samples)
+
+
+def test_a_data_set_without_a_hash_is_fine():
+    loader = torch.utils.data.DataLoader(Listed([1, 2, 3]), batch_size=3)
+    for _ in range(2):
+        check_loader(loader, name="train_loader")
+    assert [batch.tolist() for batch in Batches(loader).take(2)] == [[1, 2, 3]] * 2
