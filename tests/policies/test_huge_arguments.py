@@ -169,5 +169,8 @@ def test_of_a_long_policy_the_steps_about_its_ends_and_joints_are_looked_at(step
         cw.Together(rate=cw.Constant(lr=0.1, total_steps=20_000_001), momenta=momenta)
     with pytest.raises(cw.PolicyError, match=r"factor must leave rates of at most 1e\+300"):
         cw.Rescaled(original=momenta, factor=0.9e300, at_step=0)
+
+
+def test_of_very_many_cycles_the_first_peak_is_found():
     many = cw.Cyclical(base_lr=0.1, max_lr=0.5, step_size_up=1, total_steps=2**25)
     assert many.peak_step == 1
