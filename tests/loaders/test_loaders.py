@@ -34,7 +34,17 @@ class Stored(torch.utils.data.IterableDataset):
         return self.samples
 
 
-class Begun(torch.utils.data.IterableDataset):
+class UpToThree:
+    """Counts from where it stands to 3."""
+
+    def __next__(self):
+        self.position += 1
+        if self.position > 3:
+            raise StopIteration
+        return torch.tensor(float(self.position))
+
+
+class Begun(UpToThree, torch.utils.data.IterableDataset):
     """Its own iterator, which begins anew whenever it is asked for, and counts how often."""
 
     def __init__(self):
@@ -44,12 +54,6 @@ class Begun(torch.utils.data.IterableDataset):
         self.passes += 1
         self.position = 0
         return self
-
-    def __next__(self):
-        self.position += 1
-        if self.position > 3:
-            raise StopIteration
-        return torch.tensor(float(self.position))
 
 
 def test_a_data_set_that_stores_its_iterator_is_refused_before_a_sample_is_lost():
@@ -74,15 +78,9 @@ def test_a_data_set_that_begins_anew_is_fine_and_does_not_notice_the_check():
 class Rewound(torch.utils.data.IterableDataset):
     """Gives its one cursor, set back to the beginning."""
 
-    class Cursor:
+    class Cursor(UpToThree):
         def __iter__(self):
             return self
-
-        def __next__(self):
-            self.position += 1
-            if self.position > 3:
-                raise StopIteration
-            return torch.tensor(float(self.position))
 
     def __init__(self):
         self.cursor = Rewound.Cursor()

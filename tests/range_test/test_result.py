@@ -150,3 +150,15 @@ def test_a_group_whose_rate_is_zero_keeps_it():
     ]
     with pytest.warns(UserWarning, match="one for each group"):
         assert groups.policy(10).max_lr == 0.42
+
+
+def test_a_sweep_that_comes_back_is_read_in_its_first_valley():
+    # Down to 0.01, lost at 0.1, and lower still at 1: a destroyed model that has learned something else.
+    decades = np.log10(RATES)
+    loss = 3.0 - 2.0 * np.exp(-((decades + 2.0) ** 2)) - 3.0 * np.exp(-((decades / 0.4) ** 2))
+    curve = Curve(RATES, loss)
+    settings = (("batch_size", 32), ("optimizer", "SGD"))
+    found = replace(FOUND, curve=curve, max_lr=0.005, interval=(0.002, 0.01), max_lrs=(0.005,), settings=settings)
+    assert loss[-1] < loss[decades < -1.0].min()
+    assert found.reading("minimum") == pytest.approx(0.01, rel=0.2)
+    assert found.scaled(batch_size=128).max_lr == pytest.approx(found.reading("minimum"))

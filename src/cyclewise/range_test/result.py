@@ -137,11 +137,11 @@ class RangeTest:
         return None if self.max_lr is None else self.max_lr / 3.0
 
     def reading(self, name: str) -> float:
-        """Return one named reading of the curve: a rate.
+        """Return one named reading of the curve's first valley: a rate.
 
         Args:
             name: "steepest" (the loss falls fastest), "valley" (geometric middle of the fall), "slide" (the last rate
-                with a quarter of the steepest fall) or "minimum" (the lowest point: the edge, too high to train at).
+                with a quarter of the steepest fall) or "minimum" (its lowest point: the edge, too high to train at).
 
         Raises:
             ArgumentError: there is no such reading.
@@ -153,7 +153,7 @@ class RangeTest:
         if reading is None or not reading.falls:
             reason = self.refusal or Refusal.NO_IMPROVEMENT
             raise SuggestionError(f"name must be a reading of a curve that falls, got {name!r}; {_explain(reason)}")
-        return suggest.READINGS[name](curve.lr, reading)
+        return suggest.READINGS[name](curve.lr, suggest.first_valley(reading))
 
     def policy(self, total_steps: int) -> OneCycle:
         """Return the one-cycle policy of `total_steps` steps that `max_lr` is meant for, of the fastest group.
@@ -200,8 +200,8 @@ class RangeTest:
         Gradient descent: in proportion to the batch size (Goyal et al., arXiv:1706.02677, section 2.1), Adam and its
         kin: to its square root (Malladi et al., arXiv:2205.10287, section 4). Both hold while the noise of the batches
         limits the rate. Curvature does not know the batch, so no rate is raised beyond the lowest point of the last
-        sweep, and beyond a factor of 4 in the batch size, or for other optimizers, measure again. `overfit_lr` goes
-        along, for a run of as many epochs.
+        sweep's valley, and beyond a factor of 4 in the batch size, or for other optimizers, measure again. `overfit_lr`
+        goes along, for a run of as many epochs.
 
         Args:
             batch_size: samples per optimizer update, accumulation included.
@@ -223,7 +223,8 @@ class RangeTest:
             )
         factor = (batch_size / measured) ** power
         curve = self._slowest()
-        limit = suggest.minimum(curve.lr, suggest.read(curve.lr, curve.loss)) / self.max_lr
+        valley = suggest.first_valley(suggest.read(curve.lr, curve.loss))
+        limit = suggest.minimum(curve.lr, valley) / self.max_lr
         factor = min(factor, max(1.0, limit))
         settings["batch_size"] = batch_size
         return replace(
@@ -350,7 +351,7 @@ class RangeTest:
             marks=() if self.max_lr is None else (Mark(f"max_lr {self.max_lr:.2g}", self.max_lr),),
             x_log=True,
             y_limits=limits,
-            caption="The rate to use lies left of the lowest point of the last sweep, where the loss still falls.",
+            caption="The rate to use lies in the last sweep's first valley, left of its lowest point.",
         )
 
 
