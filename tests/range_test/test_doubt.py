@@ -5,9 +5,9 @@ import pytest
 
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.doubt import refuse
+from cyclewise.range_test.looks import HeldOut, Looks
 from cyclewise.range_test.result import Refusal, StopReason
 from cyclewise.range_test.sweep import Sweeps
-from cyclewise.range_test.trial import HeldOut
 
 RATES = np.geomspace(1e-4, 1.0, 40)
 NOISE = 0.05 * np.random.default_rng(0).standard_normal(40)
@@ -24,8 +24,7 @@ def seen(curve, *, gain, links):
     return Sweeps(
         curves=[curve],
         stop_reasons=[StopReason.COMPLETED],
-        start=HeldOut(tuple(start), before),
-        looks=[HeldOut(tuple(look), after)],
+        looks=Looks(HeldOut(tuple(start), before), late=[HeldOut(tuple(look), after)]),
         has_classes=True,
     )
 

@@ -1,15 +1,10 @@
 """Reasons to refuse: what the sweeps and the held-out batches must show before a rate is given."""
 
-import math
-
-import numpy as np
-
 from cyclewise.range_test import suggest
+from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, FEWEST_DEVIATIONS
 from cyclewise.range_test.result import Refusal, StopReason
 from cyclewise.range_test.sweep import Sweeps
 
-# The best of several looks is compared, so chance alone passes two standard deviations now and then.
-_FEWEST_DEVIATIONS = 2.5
 _SOME_DEVIATIONS = 1.0
 # Where the data themselves link targets to inputs, a held-out loss that is lower at all is enough.
 _HINT = 0.5
@@ -21,47 +16,6 @@ _NOISE_SHARE = 0.5
 _FAR = 0.5
 
 
-def improvement(seen: Sweeps) -> float | None:
-    """Return by how many standard errors the best look lies below the start; None with fewer than two batches."""
-    if seen.start is None or len(seen.start.losses) < 2:
-        return None
-    start = np.array(seen.start.losses)
-    # A gain that is the same in every batch, and next to nothing in all, is no improvement either.
-    least = 0.01 * float(start.std(ddof=1)) + 1e-6 * float(np.abs(start).mean()) + 1e-30
-    best = -math.inf
-    for look in seen.looks:
-        gains = start - np.array(look.losses)
-        if np.isfinite(gains).all():
-            error = max(float(gains.std(ddof=1)) / math.sqrt(len(gains)), least)
-            best = max(best, float(gains.mean()) / error)
-    return best
-
-
-def grew(seen: Sweeps) -> bool:
-    """Return whether the link between inputs and targets on held-out batches became clearer on the way."""
-    links = _links(seen)
-    before = None if seen.start is None else seen.start.link
-    return before is not None and bool(links) and max(links) - before >= _FEWEST_DEVIATIONS
-
-
-def _links(seen: Sweeps) -> list[float]:
-    looks = [*seen.early_looks, *seen.looks]
-    return [look.link for look in looks if look.link is not None and math.isfinite(look.link)]
-
-
-def _is_certain(clearest: float | None) -> bool:
-    return clearest is not None and clearest >= 2.0 * _FEWEST_DEVIATIONS
-
-
-def fall(seen: Sweeps) -> float:
-    """Return the share of the held-out loss before training that the best look is lower by; 0.0 if unknown."""
-    if seen.start is None or not seen.start.losses:
-        return 0.0
-    start = float(np.mean(seen.start.losses))
-    best = min((float(np.mean(look.losses)) for look in seen.looks), default=start)
-    return (start - best) / abs(start) if start and math.isfinite(best) else 0.0
-
-
 def link(seen: Sweeps) -> float | None:
     """Return the clearest link between inputs and targets that was seen, in standard deviations; None if unknown.
 
@@ -69,14 +23,12 @@ def link(seen: Sweeps) -> float | None:
     permutation test), on held-out batches and on training batches before they are trained on: targets unrelated to the
     inputs show no difference, however well their shares were learned.
     """
-    links = _links(seen)
+    clearest = seen.looks.link()
     # Up to the lowest point: beyond, a few wrecked losses would drown the rest.
     reading = _last_reading(seen)
     before = len(seen.gaps) if reading is None else reading.lowest + 1
     on_training = suggest.deviations(seen.gaps[:before])
-    if on_training is not None:
-        links.append(on_training)
-    return max(links) if links else None
+    return max((value for value in (clearest, on_training) if value is not None), default=None)
 
 
 def is_unclear(seen: Sweeps) -> bool:
@@ -116,16 +68,16 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     if is_noisy(seen):
         return Refusal.NOISY
     readings = [reading for reading in (curve.read() for curve in seen.curves) if reading is not None]
-    gain, clearest = improvement(seen), link(seen)
+    gain, clearest = seen.looks.improvement(), link(seen)
     # One fall in three sweeps can be chance; what is held out then has to agree a little.
     falls = last.falls or (any(r.falls for r in readings) and (gain is None or gain >= _SOME_DEVIATIONS))
-    is_lower = falls or (gain is not None and gain >= _FEWEST_DEVIATIONS)
-    is_linked = clearest is not None and clearest >= _FEWEST_DEVIATIONS
+    is_lower = falls or (gain is not None and gain >= FEWEST_DEVIATIONS)
+    is_linked = clearest is not None and clearest >= FEWEST_DEVIATIONS
     if not is_lower and not _is_promising(seen, gain, clearest, is_related):
         return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and last.lowest >= len(last.smooth) - 2:
         return Refusal.STILL_FALLING
-    if clearest is not None and not is_linked and not is_related and (seen.has_classes or fall(seen) < _FAR):
+    if clearest is not None and not is_linked and not is_related and (seen.has_classes or seen.looks.fall() < _FAR):
         return Refusal.UNRELATED
     return None
 
@@ -134,5 +86,6 @@ def _is_promising(seen: Sweeps, gain: float | None, clearest: float | None, is_r
     if gain is None:
         return False
     if is_related:
-        return gain >= _HINT or grew(seen)
-    return _is_certain(clearest) and (gain >= _SOME_DEVIATIONS or grew(seen))
+        return gain >= _HINT or seen.looks.grew()
+    is_certain = clearest is not None and clearest >= CERTAIN_DEVIATIONS
+    return is_certain and (gain >= _SOME_DEVIATIONS or seen.looks.grew())

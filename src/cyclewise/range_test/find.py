@@ -17,7 +17,7 @@ from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test import suggest
 from cyclewise.range_test.checks import check, check_groups, check_numbers, check_own_step, check_precision
 from cyclewise.range_test.curve import Curve, finite
-from cyclewise.range_test.doubt import improvement, is_unclear, link, refuse
+from cyclewise.range_test.doubt import is_unclear, link, refuse
 from cyclewise.range_test.result import RangeTest, Refusal, StopReason
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
@@ -226,14 +226,17 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
     if refusal is None:
         curve = seen.curves[-1].usable()
         reading = suggest.read(curve.lr, curve.loss)
-        highest = math.inf if seen.course is None else seen.course.highest_rate(dict(settings)["total_steps"])
+        highest, learned_at = math.inf, math.inf
+        if seen.course is not None:
+            highest = seen.course.highest_rate(dict(settings)["total_steps"])
+            learned_at = seen.course.learned_at(seen.looks.start_level())
         max_lr, interval = suggest.suggest(
             curve.lr,
             reading,
             memory=trial.memory(),
             has_momentum=trial.has_momentum(),
             num_samples=trial.num_samples,
-            highest=highest,
+            highest=min(highest, learned_at),
         )
         overfit_lr = highest if math.isfinite(highest) else None
     return RangeTest(
@@ -246,7 +249,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
         max_lrs=None if max_lr is None else tuple(ratio * max_lr for ratio in trial.ratios),
         num_steps=trial.num_updates,
         num_evaluations=trial.num_evaluations,
-        improvement=finite(improvement(seen)),
+        improvement=finite(seen.looks.improvement()),
         link=finite(link(seen)),
         related=related,
         overfit_lr=overfit_lr,

@@ -24,12 +24,15 @@ _FARTHER = 1.4
 _MEAN_RATE = 0.5
 # Length of a run, in steps, where nobody says.
 _USUAL_STEPS = 250
+# The held-out loss has learned what it can where this share of its fall has happened.
+_LEARNED_SHARE = 0.95
 
 
 class Course:
     """The held-out loss on the way through a sweep of `num_steps` steps.
 
     Attributes:
+        rates: rate of the last update before each look.
         way: sum of the rates until each look.
         losses: what each look saw, one loss per held-out batch.
 
@@ -38,19 +41,24 @@ class Course:
         >>> losses = iter([1.0, 0.5, 0.4, 0.5, 0.8])
         >>> for rate in (1e-3, 2e-3, 4e-3, 8e-3, 16e-3):
         ...     course.update(rate, lambda: [next(losses)])
+        >>> course.learned_at(start=1.0)
+        0.004
         >>> round(course.highest_rate(total_steps=100), 6), round(course.highest_rate(total_steps=1000), 7)
         (0.000194, 1.94e-05)
     """
 
     def __init__(self, num_steps: int) -> None:
+        self.rates: list[float] = []
         self.way: list[float] = []
         self.losses: list[Sequence[float]] = []
         self._stops = {round(stop) for stop in np.linspace(0, num_steps - 1, _NUM_LOOKS)}
         self._steps = 0
+        self._rate = 0.0
         self._travelled = 0.0
 
     def update(self, rate: float, score: Callable[[], Sequence[float]]) -> None:
         """Count an update at `rate`, and look at the held-out batches after it if it is time to."""
+        self._rate = rate
         self._travelled += rate
         if self._steps in self._stops:
             self._look(score)
@@ -69,16 +77,32 @@ class Course:
         """
         if not self.losses:
             return math.inf
-        losses = np.array(self.losses, dtype=np.float64)  # [looks, batches]
-        means = np.where(np.isfinite(losses).all(1), losses.mean(1), math.inf)
+        means = self._means()
         lowest = int(np.argmin(means))
-        if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]) or not _is_clear(losses[0] - losses[lowest]):
+        if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]):
+            return math.inf
+        if not _is_clear(np.array(self.losses[0]) - np.array(self.losses[lowest])):
             return math.inf
         fall = np.clip((means[0] - means) / (means[0] - means[lowest]), 0.0, 1.0)
         middle = math.exp(np.average(np.log(self.way), weights=fall**_POWER))
         return _FARTHER * middle / (_MEAN_RATE * (total_steps or _USUAL_STEPS))
 
+    def learned_at(self, start: float) -> float:
+        """Return the first rate at which 95 % of the fall from `start` have happened; infinity where it does not fall.
+
+        The training loss may go on falling beyond, by what the model learns by heart and by the chance of a batch.
+        """
+        if not self.losses:
+            return math.inf
+        falls = start - self._means()
+        return self.rates[int(np.argmax(falls >= _LEARNED_SHARE * falls.max()))] if falls.max() > 0.0 else math.inf
+
+    def _means(self) -> Array:
+        losses = np.array(self.losses, dtype=np.float64)  # [looks, batches]
+        return np.where(np.isfinite(losses).all(1), losses.mean(1), math.inf)
+
     def _look(self, score: Callable[[], Sequence[float]]) -> None:
+        self.rates.append(self._rate)
         self.way.append(self._travelled)
         self.losses.append(score())
 

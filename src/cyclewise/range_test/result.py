@@ -94,7 +94,8 @@ class RangeTest:
         max_lrs: the peak of each parameter group; their ratios are those of the optimizer; None when refused.
         num_steps: updates spent.
         num_evaluations: batches scored without an update.
-        improvement: how far the held-out loss fell, in standard errors; None where it was not measured.
+        improvement: how far the held-out loss fell, in standard errors, as far as was looked: past 5.0 and with a link
+            past 5.0 no further; None where it was not measured.
         link: how much lower the held-out loss is with the true targets than with those of other samples, in standard
             deviations; None where targets could not be exchanged.
         related: whether the data alone show that the targets have to do with the inputs; None where it was not asked,

@@ -7,7 +7,7 @@ where it was lowest, and the third, with half of the steps, passes that place sl
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,10 @@ from cyclewise.range_test import suggest
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.divergence import Divergence, HighStart
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
+from cyclewise.range_test.looks import Looks
 from cyclewise.range_test.overfitting import Course
 from cyclewise.range_test.result import Refusal, StopReason
-from cyclewise.range_test.trial import HeldOut, Trial
+from cyclewise.range_test.trial import Trial
 
 # Decades, about the rate at which an update moves the parameters by their own size.
 _FIRST_LOW, _FIRST_HIGH = -5.0, 1.5
@@ -66,9 +67,7 @@ class Sweeps:
         curves: one per sweep, also of those that began too high.
         stop_reasons: why each ended.
         refusal: why no rate could be read, as far as the sweeps themselves say.
-        start: the held-out losses before training.
-        early_looks: the held-out losses on the way through the second sweep.
-        looks: the held-out losses on the way through the last sweep.
+        looks: the held-out losses before and on the way.
         gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
             samples less the loss with the true ones.
         course: the held-out loss all along the last sweep; None where samples are many or none is held out.
@@ -80,9 +79,7 @@ class Sweeps:
     curves: list[Curve] = field(default_factory=list)
     stop_reasons: list[StopReason] = field(default_factory=list)
     refusal: Refusal | None = None
-    start: HeldOut | None = None
-    early_looks: list[HeldOut] = field(default_factory=list)
-    looks: list[HeldOut] = field(default_factory=list)
+    looks: Looks = field(default_factory=Looks)
     gaps: list[float] = field(default_factory=list)
     course: Course | None = None
     has_classes: bool = False
@@ -120,6 +117,16 @@ def sweep_rates(start_lr: float, end_lr: float, num_steps: int, sweep: str) -> l
 def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     """Run the sweeps, at most `num_steps` updates in all."""
     seen = Sweeps(has_classes=trial.has_classes())
+    looks = seen.looks
+
+    def early_look() -> None:
+        if not looks.has_enough_early():
+            looks.early.append(trial.look())
+
+    def late_look() -> None:
+        if not looks.has_enough_late():
+            looks.late.append(trial.look())
+
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
@@ -135,8 +142,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = limits.start_lr, limits.end_lr
     period = trial.reset(steps_per_pass=steps_per_pass(first))
     if trial.held_out:
-        seen.start = trial.look()
-        if not all(map(math.isfinite, seen.start.losses)):
+        looks.start = trial.look()
+        if not all(map(math.isfinite, looks.start.losses)):
             seen.refusal = Refusal.NONFINITE_START
             return seen
     _run(trial, sweep_rates(low, high, first, limits.sweep), seen, bar)
@@ -147,7 +154,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
         rates = sweep_rates(low, high, second, "exponential")
-        _run(trial, rates, seen, bar, looks=seen.early_looks, look_at=_EARLY_LOOKS, ends_past_valley=True)
+        _run(trial, rates, seen, bar, look=early_look, look_at=_EARLY_LOOKS, ends_past_valley=True)
         if seen.is_refused():
             return seen
     low, high = limits.clip(*_last_range(trial, seen, lost, tells=first >= _FEWEST_TO_TELL))
@@ -160,7 +167,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         rates = sweep_rates(low, high, num_steps - trial.num_updates, "exponential")
         start = HighStart(levels, fall) if beginning < most_beginnings else None
         seen.course = Course(len(rates)) if trial.held_out and suggest.are_few(trial.num_samples) else None
-        if _run(trial, rates, seen, bar, looks=seen.looks, look_at=_LOOKS, start=start, course=seen.course):
+        if _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, start=start, course=seen.course):
             break
         low, high = limits.clip(low * 10.0**_ANEW_LOW, low * 10.0**_ANEW_HIGH)
     seen.gaps = trial.gaps
@@ -180,7 +187,7 @@ def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tupl
     floor_low, floor_high = _floor(seen.curves[1]) if len(seen.curves) > 1 else (10.0 ** (lost - 0.8),) * 2
     low, high = floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH
     is_lost = seen.stop_reasons[0] is not StopReason.COMPLETED or 10.0**lost < first.lr[-1]
-    if tells and is_lost and trial.has_momentum() and not suggest.are_few(trial.num_samples):
+    if tells and is_lost and trial.has_momentum():
         high = max(high, 10.0 ** (lost + _THIRD_HIGH_WITH_MOMENTUM))
     return low, high
 
@@ -211,7 +218,7 @@ def _run(
     seen: Sweeps,
     bar: Bar,
     *,
-    looks: list[HeldOut] | None = None,
+    look: Callable[[], None] | None = None,
     look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
     start: HighStart | None = None,
@@ -224,8 +231,8 @@ def _run(
     stop_reason = StopReason.COMPLETED
     stops = {round(share * len(rates)) for share in look_at}
     for i, rate in enumerate(rates):
-        if looks is not None and trial.held_out and i in stops:
-            looks.append(trial.look())
+        if look is not None and trial.held_out and i in stops:
+            look()
         loss = trial.train(rate)
         lrs.append(rate)
         losses.append(loss)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from cyclewise.copies import copied
 from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.kept import keep, num_samples
+from cyclewise.range_test.looks import HeldOut
 from cyclewise.range_test.relation import are_related
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
@@ -29,20 +29,6 @@ _NUM_REPEATED = 24
 _ROUNDING = 1e-5
 # A tensor's size and movement are estimated from at most this many of its elements.
 _NUM_SAMPLED = 1000
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What one look at the held-out batches saw.
-
-    Attributes:
-        losses: mean over the ranks, one per batch.
-        link: how far, in standard deviations, the loss with the true targets lies below the loss with the targets of
-            other samples of the batch; None where targets cannot be exchanged.
-    """
-
-    losses: tuple[float, ...]
-    link: float | None
 
 
 class Trial:
