@@ -72,7 +72,7 @@ class AutoClip:
 
     Mean m and variance of the norm are followed by exponential averages (weight 0.97). A norm that lies z > 2.5
     standard deviations above m is scaled down to m + 2.5**2 / z standard deviations; the average then takes the clipped
-    norm. The first 25 steps are only watched. A norm that is not finite is left to whoever watches the loss.
+    norm. The first 25 finite norms are only watched. A norm that is not finite is left to whoever watches the loss.
 
     Source: Kumar et al., ZClip, arXiv:2504.02507, section 4.
 
@@ -91,12 +91,14 @@ class AutoClip:
         self._variance: Tensor | None = None
 
     def __call__(self, parameters: Sequence[Tensor]) -> None:
-        """Clip in place; nothing is read from the device."""
+        """Clip in place; after the first norms nothing is read from the device."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not gradients:
             return
         norm = _norm(gradients).detach().float()
         if self._mean is None or self._variance is None:
+            if not bool(norm.isfinite()):  # what a scaler skips would leave no mean to compare with
+                return
             self._watched.append(norm)
             if len(self._watched) == _WARMUP_STEPS:
                 norms = torch.stack(self._watched)

@@ -1,5 +1,7 @@
 """From a torch scheduler, mid-run, to the equal policy."""
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, LRScheduler, OneCycleLR
@@ -15,7 +17,8 @@ def migrate(scheduler: LRScheduler, *, total_steps: int | None = None) -> Policy
     """Return a :class:`PolicyLR` that goes on where a torch scheduler stands, by the equal policy.
 
     Use it instead of the old scheduler from then on: the rates (and momenta) of the steps to come are those that torch
-    would have given, as far as torch's are well defined. The bookkeeping that torch keeps in ``param_groups`` is left.
+    would have given, as far as torch's are well defined. A ``OneCycleLR`` whose peak lies between two steps gets it on
+    the nearest one, with a warning. The bookkeeping that torch keeps in ``param_groups`` is left.
 
     Args:
         scheduler: a ``OneCycleLR``, ``CyclicLR`` or ``CosineAnnealingWarmRestarts``.
@@ -24,8 +27,8 @@ def migrate(scheduler: LRScheduler, *, total_steps: int | None = None) -> Policy
 
     Raises:
         ArgumentTypeError: the scheduler is of another kind.
-        PolicyError: `total_steps` is missing, or the scheduler uses what no policy has (a ``scale_fn``, a fraction of a
-            step).
+        PolicyError: `total_steps` is missing, or the scheduler uses what no policy has: a ``scale_fn``, step sizes that
+            are not whole, an epoch that is a fraction.
 
     Example:
         >>> import torch
@@ -38,6 +41,7 @@ def migrate(scheduler: LRScheduler, *, total_steps: int | None = None) -> Policy
         >>> new.last_epoch, new.get_last_lr() == old.get_last_lr()
         (10, True)
     """
+    policies: Sequence[Policy]
     if isinstance(scheduler, OneCycleLR):
         policies = _one_cycles(scheduler)
     elif isinstance(scheduler, CyclicLR):
@@ -55,12 +59,13 @@ def migrate(scheduler: LRScheduler, *, total_steps: int | None = None) -> Policy
     return new
 
 
-def _one_cycles(old: Any) -> list[Policy]:
+def _one_cycles(old: Any) -> Sequence[Policy]:
     first = old._schedule_phases[0]
     # torch keeps the fraction only as the step of the peak.
-    pct_start = (first["end_step"] + 1) / old.total_steps
+    peak = float(first["end_step"])
+    pct_start = (peak + 1.0) / old.total_steps
     kind = ThreePhaseOneCycle if len(old._schedule_phases) == 3 else OneCycle
-    return [
+    policies: list[OneCycle] = [
         kind(
             max_lr=group["max_lr"],
             total_steps=old.total_steps,
@@ -73,6 +78,14 @@ def _one_cycles(old: Any) -> list[Policy]:
         )
         for group in old.optimizer.param_groups
     ]
+    if abs(peak - round(peak)) > 1e-6:
+        warnings.warn(
+            f"the OneCycleLR has its peak between two steps, at {peak:.6g}; "
+            f"the policy has it on step {policies[0].peak_step}, so that the rates differ a little",
+            UserWarning,
+            stacklevel=3,
+        )
+    return policies
 
 
 def _cyclicals(old: Any, total_steps: int) -> list[Policy]:
@@ -103,6 +116,12 @@ def _cyclicals(old: Any, total_steps: int) -> list[Policy]:
 
 
 def _sgdrs(old: Any, total_steps: int) -> list[Policy]:
+    if abs(old.T_cur - round(old.T_cur)) > 1e-6:
+        raise PolicyError(
+            f"scheduler must stand at a whole epoch, got {old.T_cur:.6g} epochs into a cycle of {old.T_i}; "
+            "policies count steps: write SGDR with T_0 in updates by hand and set its step: "
+            'scheduler.load_state_dict({**scheduler.state_dict(), "step": k})'
+        )
     num_cycles, end = 0, 0
     while end < total_steps and num_cycles <= MOST_CYCLES:  # SGDR refuses more
         end += old.T_0 * old.T_mult**num_cycles

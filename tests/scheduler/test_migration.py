@@ -59,6 +59,40 @@ def test_what_no_policy_can_be_made_of_is_refused():
     )
 
 
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_a_peak_between_two_steps_is_told(three_phase):
+    old = OneCycleLR(optimizer_of(momentum=0.9), 0.4, total_steps=15, three_phase=three_phase)
+    told = (
+        "the OneCycleLR has its peak between two steps, at 3.5; the policy has it on step 3, "
+        "so that the rates differ a little"
+    )
+    with pytest.warns(UserWarning, match=rf"^{told}$") as caught:
+        new = cw.migrate(old)
+    assert caught[0].filename == __file__
+    for _ in range(3):
+        new.step()
+    assert new.get_last_lr() == [0.4, 0.4]
+
+
+@pytest.mark.parametrize("total_steps", [10, 20, 1000, 1230])
+def test_one_on_a_step_is_not(total_steps):
+    cw.migrate(OneCycleLR(optimizer_of(momentum=0.9), 0.4, total_steps=total_steps))
+
+
+def test_a_fraction_of_an_epoch_is_refused():
+    old = CosineAnnealingWarmRestarts(optimizer_of(), 10)
+    old.step(3.5)
+    with pytest.raises(cw.PolicyError) as caught:
+        cw.migrate(old, total_steps=20)
+    assert str(caught.value) == (
+        "scheduler must stand at a whole epoch, got 3.5 epochs into a cycle of 10; policies count steps: "
+        "write SGDR with T_0 in updates by hand and set its step: "
+        'scheduler.load_state_dict({**scheduler.state_dict(), "step": k})'
+    )
+    old.step(4.0)
+    assert cw.migrate(old, total_steps=20).last_epoch == 4
+
+
 def test_restarts_without_number_are_refused_at_once():
     theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(torch.optim.SGD([torch.zeros(1)], lr=0.1), 1)
     with pytest.raises(cw.PolicyError, match="num_cycles must be at most 1000000, got 1000001"):

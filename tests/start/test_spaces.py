@@ -128,6 +128,21 @@ def test_the_schemes_have_their_variances():
     assert torch.equal(made[1].weight, model[1].weight)
 
 
+@pytest.mark.parametrize(("layer", "inputs_per_output"), [
+    (nn.ConvTranspose1d(256, 8, 3), 256 * 3),
+    (nn.ConvTranspose2d(64, 80, 3, groups=4), 64 // 4 * 9),
+    (nn.Conv2d(64, 80, 3, groups=4), 64 // 4 * 9),
+])  # fmt: skip
+def test_a_transposed_convolution_has_its_inputs_along_the_first_dimension(layer, inputs_per_output):
+    space = cw.InitScheme(layer, vary_gain=False)
+    made = space.candidate({"convolution": "he"})
+    assert float(made.weight.detach().var()) == pytest.approx(2 / inputs_per_output, rel=0.05)
+    for group in space.candidate({"convolution": "orthogonal"}).weight.detach().chunk(layer.groups):
+        matrix = (group.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else group).flatten(1)
+        square = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+        torch.testing.assert_close(square, torch.eye(len(square)), atol=1e-4, rtol=1e-4)
+
+
 def test_recurrent_layers_are_drawn_gate_by_gate():
     space = cw.InitScheme(nn.LSTM(6, 6), vary_gain=False)
     made = space.candidate({"recurrent": "orthogonal"})

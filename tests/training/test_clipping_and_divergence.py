@@ -1,11 +1,14 @@
 """Gradients that are clipped, and a loss that is no number: where it happened, what was saved, going on from there."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import cyclewise as cw
+from cyclewise.clipping import AutoClip
 from tests.training.small_learner import CONSTANT, arrays, make_learner, weights
 
 
@@ -48,6 +51,15 @@ def bombed():
     inputs, targets = arrays(16 * 20)
     return [(x * (float("nan") if i == 7 else 1.0), y)
             for i, (x, y) in enumerate(zip(inputs.split(16), targets.split(16), strict=True))]  # fmt: skip
+
+
+@pytest.mark.parametrize("skipped", [math.inf, math.nan])
+def test_norms_that_a_scaler_skips_do_not_switch_automatic_clipping_off(skipped):
+    clip, weight = AutoClip(), torch.zeros(1, requires_grad=True)
+    for norm in [skipped, *[1.0, 1.1] * 10, skipped, *[1.0, 1.1] * 20, 1e6]:
+        weight.grad = torch.tensor([norm])
+        clip([weight])
+    assert 1.0 < weight.grad.item() < 1.2
 
 
 def test_divergence_says_where_and_what_was_saved(tmp_path):

@@ -14,9 +14,10 @@ from cyclewise.start.space import Space, check_model
 from cyclewise.start.variables import Choice, Coordinates, Point, Variable
 from cyclewise.stepping import forward
 
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "linear": (nn.Linear,),
-    "convolution": (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    "convolution": (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED),
     "recurrent": (nn.RNNBase, nn.RNNCellBase),
     "embedding": (nn.Embedding, nn.EmbeddingBag),
 }
@@ -166,18 +167,25 @@ def _weights(module: nn.Module) -> Sequence[nn.Parameter]:
 
 
 def _draw(weight: Tensor, scheme: str, module: nn.Module, generator: torch.Generator) -> None:
-    draws = torch.empty(weight.shape, dtype=torch.float32)
-    # Recurrent layers keep the matrices of their gates in one tensor, one above the other.
-    blocks = draws.chunk(_num_gates(module)) if weight.shape[0] % _num_gates(module) == 0 else (draws,)
-    for block in blocks:
+    if scheme == _AS_IS:
+        return
+    for block in _blocks(weight, module):
+        draws = torch.empty(block.shape, dtype=torch.float32)
         if scheme in ("orthogonal", "lsuv"):
-            nn.init.orthogonal_(block, generator=generator)
+            nn.init.orthogonal_(draws, generator=generator)
         elif scheme == "he":
-            nn.init.kaiming_normal_(block, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(draws, nonlinearity="relu", generator=generator)
         else:
-            nn.init.xavier_normal_(block, generator=generator)
-    if scheme != _AS_IS:
-        weight.copy_(draws)
+            nn.init.xavier_normal_(draws, generator=generator)
+        block.copy_(draws)
+
+
+def _blocks(weight: Tensor, module: nn.Module) -> Sequence[Tensor]:
+    """Return the matrices that a weight is made of, outputs along the first dimension and inputs along the second."""
+    if isinstance(module, _TRANSPOSED):
+        return [group.transpose(0, 1) for group in weight.chunk(module.groups)]
+    # Recurrent layers keep the matrices of their gates in one tensor, one above the other.
+    return weight.chunk(_num_gates(module)) if weight.shape[0] % _num_gates(module) == 0 else [weight]
 
 
 def _num_gates(module: nn.Module) -> int:

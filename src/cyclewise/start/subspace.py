@@ -51,8 +51,10 @@ class Subspace(_Sum):
         size: how many directions.
         directions: "random": drawn anew wherever they are needed, so that they take no memory; "gradient": orthonormal,
             spanned by the gradients of `size` batches, each as large as the model.
-        radius: with all coordinates at an end of [-1, 1], every tensor moves by `radius` times its own root mean square
-            (one that is zero, by that which its fan-in suggests).
+        radius: how far the corners reach. With all coordinates at an end of [-1, 1], a tensor moves by about `radius`
+            times its own root mean square (one that is zero, by that which its fan-in suggests) in random directions;
+            in those of gradients all tensors together do, in the mean square over all numbers, and one that has more
+            than its share of the gradient, such as a bias, goes further.
         seed: of the random directions.
         loss_fn: ``loss_fn(outputs, targets)``, for gradients.
         batches: at least `size` batches, for gradients.

@@ -22,7 +22,7 @@ from cyclewise.stepping import LossFunction, device_of, evaluating, forward, spl
 from cyclewise.training.calibration import calibration_error
 from cyclewise.training.data import ArrayLoader, Data
 from cyclewise.training.mean_prediction import MeanPrediction
-from cyclewise.training.scoring import Metric
+from cyclewise.training.scoring import Metric, StreamingMetric
 
 # Small enough for any model that trains on batches of a usual size, large enough to keep a CPU busy.
 _CHUNK_SIZE = 256
@@ -48,8 +48,9 @@ class Ensemble:
         states: the members' state dicts, oldest first, such as ``snapshots.states``.
         data: training batches for the statistics, validation batches to score.
         loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``, for what is no classifier.
-        metrics: ``{name: function(outputs, targets) -> number}``; for a classifier the outputs are the logarithms of
-            the averaged probabilities, for a batch that is a dict the targets are ``batch["labels"]``.
+        metrics: ``{name: function(outputs, targets) -> number}``, averaged over samples, or objects with ``update``,
+            ``compute`` and ``reset``; for a classifier the outputs are the logarithms of the averaged probabilities,
+            for a batch that is a dict the targets are ``batch["labels"]``.
         progress: True, False, or "auto": a bar where standard error is a terminal.
 
     Raises:
@@ -92,7 +93,7 @@ class Ensemble:
         self._model = model
         self._data = data
         self._loss_fn = loss_fn
-        self._metrics = dict(metrics)
+        self._metrics: dict[str, Any] = dict(metrics)
         self._progress: Progress = progress
         self._members = [_Member(states[:], index) for index in range(len(states))]
         self._is_classifier: bool | None = None
@@ -254,8 +255,12 @@ class Ensemble:
 
     def _scores(self, batches: "list[tuple[Tensor, Any]]") -> dict[str, float]:
         device = device_of(self._model)
-        sums = dict.fromkeys(["loss", *self._metrics], 0.0)
+        streaming = {name: metric for name, metric in self._metrics.items() if isinstance(metric, StreamingMetric)}
+        functions = {name: metric for name, metric in self._metrics.items() if name not in streaming}
+        sums = dict.fromkeys(["loss", *functions], 0.0)
         num_samples = 0
+        for metric in streaming.values():
+            metric.reset()
         for average, targets in batches:
             if targets is None:
                 raise ArgumentError(
@@ -266,9 +271,15 @@ class Ensemble:
             outputs, targets = average.to(device), to_device(targets, device)
             if not self._is_classifier:
                 sums["loss"] += float(self._loss(outputs, targets)) * len(average)
-            for name, metric in self._metrics.items():
-                sums[name] += float(metric(outputs, targets)) * len(average)
+            for name, function in functions.items():
+                sums[name] += float(function(outputs, targets)) * len(average)
+            for metric in streaming.values():
+                metric.update(outputs, targets)
         scores = {name: total / num_samples for name, total in sums.items()}
+        for name, metric in streaming.items():
+            scores[name] = float(metric.compute())
+            metric.reset()
+        scores = {name: scores[name] for name in ("loss", *self._metrics)}
         if self._is_classifier:
             logs, classes = _flat(batches)
             scores["loss"] = float(nn.functional.nll_loss(logs.double(), classes))

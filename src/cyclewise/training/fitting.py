@@ -101,7 +101,7 @@ class FitMethods(Parts):
         """Train with cosine annealing and warm restarts.
 
         Args:
-            T_0: length of the first cycle in epochs.
+            T_0: length of the first cycle in epochs, rounded to whole updates before it is multiplied.
             T_mult: growth of the cycles, at least 1.
             num_cycles: number of cycles.
             max_lr: peak of the first cycle, as in :meth:`fit_one_cycle`.
@@ -150,7 +150,7 @@ class FitMethods(Parts):
         """Train with rates that rise and fall between two bounds.
 
         Args:
-            cyc_len: length of a cycle, up and down, in epochs.
+            cyc_len: length of a cycle, up and down, in epochs, rounded to whole updates; all cycles have the same.
             num_cycles: number of cycles.
             max_lr: upper bound, as in :meth:`fit_one_cycle`.
             base_lr: lower bound of the fastest group; None: a tenth of the upper one.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.landscape.parts import batch_size
 from cyclewise.mismatch import add_note, shape
 from cyclewise.stepping import Step, batch_loss, evaluating, forward, split_batch
 from cyclewise.training.data import Data
@@ -139,7 +140,7 @@ def score(step: Step, model: nn.Module, metrics: Mapping[str, Any], loader: Any,
             with step.precision():
                 loss = batch_loss(remember, step.loss_fn, batch)
             targets = batch if isinstance(batch, Mapping) else batch[-1]
-            size = count_samples(targets)
+            size = batch_size(batch) or count_samples(targets)
             num_samples += size
             values["loss"].append((loss, size))
             for name in names[1:]:
@@ -187,7 +188,7 @@ def predict(step: Step, model: nn.Module, loader: Any) -> Any:
 
 
 def count_samples(targets: Any) -> int:
-    """Return the samples of a batch by its targets; 1 where they do not say.
+    """Return the samples of a batch by its targets, where its tensors do not agree; 1 where they do not say.
 
     >>> count_samples(torch.zeros(3, 2)), count_samples({"labels": torch.zeros(5)})
     (3, 5)

@@ -1,0 +1,70 @@
+"""Scores over batches of unequal size: each sample counts the same, whatever form the targets have."""
+
+import pytest
+import torch
+from torch import nn
+
+import cyclewise as cw
+from cyclewise.training.ensemble import Ensemble
+
+
+class F1:
+    """F1 of class 1 over all batches; it cannot be called."""
+
+    def reset(self):
+        self.hits = self.wrong = 0
+
+    def update(self, outputs, targets):
+        said = outputs.argmax(1)
+        self.hits += int(((said == 1) & (targets == 1)).sum())
+        self.wrong += int((said != targets).sum())
+
+    def compute(self):
+        return 2 * self.hits / (2 * self.hits + self.wrong)
+
+
+def two_batches(make_targets, sizes=(8, 1)):
+    """Batches of 8 zeros and of a single 3."""
+    return [(torch.full((size, 1), value), make_targets(size)) for size, value in zip(sizes, (0.0, 3.0), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("make_targets", "first"),
+    [
+        (lambda size: torch.zeros(size, 1), lambda t: t),
+        (lambda size: (torch.zeros(size, 1), torch.zeros(size, 4)), lambda t: t[0]),
+        (lambda size: [torch.zeros(size, 1), torch.zeros(size)], lambda t: t[0]),
+        (lambda size: {"a": torch.zeros(size, 1), "b": torch.zeros(size)}, lambda t: t["a"]),
+        (lambda size: [torch.zeros(5, 4) for _ in range(size)], lambda t: torch.zeros(len(t), 1)),  # boxes per sample
+        (lambda size: ["text"] * size, lambda t: torch.zeros(len(t), 1)),
+        (lambda size: torch.tensor(0.0), lambda t: t),
+    ],
+)
+def test_scores_are_means_over_samples(make_targets, first):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    batches = two_batches(make_targets)
+    learn = cw.Learner(
+        model,
+        cw.Data(batches, batches),
+        loss_fn=lambda outputs, targets: (outputs - first(targets)).square().mean(),
+        metrics={"mean": lambda outputs, targets: float(outputs.mean())},
+        progress=False,
+    )
+    assert learn.evaluate() == pytest.approx({"loss": 9.0 / 9, "mean": 3.0 / 9})
+
+
+def test_an_ensemble_of_one_scores_streaming_metrics_as_the_learner_does():
+    torch.manual_seed(0)
+    inputs = torch.randn(50, 3)
+    targets = (inputs[:, 0] > 0.8).long()
+    batches = list(zip(inputs.split(7), targets.split(7), strict=True))
+    model = nn.Linear(3, 2)
+    data = cw.Data(batches, batches)
+    metrics = {"f1": F1(), "accuracy": cw.accuracy}
+    learn = cw.Learner(model, data, loss_fn=nn.functional.cross_entropy, metrics=metrics, progress=False)
+    ensemble = Ensemble(model, [model.state_dict()], data, metrics=metrics, progress=False)
+    alone, together = learn.evaluate(), ensemble.evaluate()
+    assert {name: together[name] for name in alone} == pytest.approx(alone)
+    assert list(together)[:3] == ["loss", "f1", "accuracy"]
+    assert ensemble.members()[0]["f1"] == together["f1"]
