@@ -70,8 +70,12 @@ def refusals() -> str:
 
 if __name__ == "__main__":
     test, dev = result_of("lr_regret_test"), result_of("lr_regret_development")
+    cost = {name: f"{part['ratio']:.2f}" for name, part in result_of("lr_find_cost").items()}
     tables = {"test": table("test"), "development": table("development"), "refusals": refusals(), "limits": limits()}
     figures = {
+        "sgd": cost["SGD"],
+        "adamw": cost["AdamW"],
+        "few": cost["AdamW, 480 samples"],
         "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
         "fifty": f"{test['50 steps']['regret']['mean']:.1f}",
         "hundred": f"{test['100 steps']['regret']['mean']:.1f}",

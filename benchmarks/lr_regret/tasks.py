@@ -120,9 +120,9 @@ def times(split: data.Split, factor: float) -> data.Split:
     return split[0], factor * split[1], split[2], factor * split[3]
 
 
-def raw(split: data.Split) -> data.Split:
-    """Return the split with features of very different sizes, from 1 to 100, and means as far from zero."""
-    sizes = torch.logspace(0, 2, split[0].shape[1])
+def raw(split: data.Split, decades: tuple[int, int] = (0, 2)) -> data.Split:
+    """Return the split with features of very different sizes, usually from 1 to 100, and means as far from zero."""
+    sizes = torch.logspace(*decades, split[0].shape[1])
     return sizes * (split[0] + 2.0), split[1], sizes * (split[2] + 2.0), split[3]
 
 
@@ -344,6 +344,12 @@ DEVELOPMENT: tuple[Task, ...] = (
          partial(data.clusters, 320, 12, 3, distance=2.5, seed=73), 16, 400, "small table, classes overlap"),
     Task("mlp-overlap-sgd", partial(models.mlp, 16, 48, 2), plain, cross_entropy,
          partial(data.clusters, 240, 16, 2, distance=2.5, seed=74), 16, 300, "small table, classes overlap"),
+    Task("linear-clusters-rawer-adamw", partial(models.mlp, 30, 2), AdamW, cross_entropy,
+         lambda: raw(data.clusters(420, 30, 2, distance=4.0, seed=75), (-2, 3)), 32, 300, "small table, raw features"),
+    Task("mlp-clusters-rawer-adam", partial(models.mlp, 20, 32, 3), Adam, cross_entropy,
+         lambda: raw(data.clusters(380, 20, 3, distance=4.0, seed=76), (-2, 3)), 32, 250, "small table, raw features"),
+    Task("linear-clusters-rawer-few-adam", partial(models.mlp, 12, 2), Adam, cross_entropy,
+         lambda: raw(data.clusters(200, 12, 2, distance=4.0, seed=77), (-1, 3)), 16, 200, "small table, raw features"),
 )  # fmt: skip
 
 TEST: tuple[Task, ...] = (

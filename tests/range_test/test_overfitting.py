@@ -54,8 +54,9 @@ def test_a_loss_that_blows_up_has_risen(end):
 @pytest.mark.parametrize(
     ("losses", "rate"),
     [
-        ([0.9, 0.5, 0.04, 0.02, 0.0], 0.3),  # 96 % of the fall, and only noise after it
-        ([0.9, 0.5, 0.06, 0.02, 0.0], 0.4),
+        ([[0.9, 0.9], [0.5, 0.5], [0.0, 0.08], [0.06, 0.0], [0.0, 0.0]], 0.3),  # 96 % of the fall, then only noise
+        ([[0.9, 0.9], [0.5, 0.5], [0.0, 0.12], [0.06, 0.0], [0.0, 0.0]], 0.4),
+        ([[0.9, 0.9], [0.5, 0.5], [0.04, 0.04], [0.02, 0.02], [0.0, 0.0]], 0.5),  # little is left, but that clearly
         ([0.9, 0.0, math.inf], 0.2),
         ([1.0, 1.1], math.inf),
         ([math.nan], math.inf),
@@ -83,12 +84,12 @@ def test_of_few_samples_the_rate_is_no_higher_than_that():
     assert lower.max_lr == 1e-3
 
 
-def test_thirteen_looks_from_the_first_step_to_the_last():
+def test_eight_looks_from_the_first_step_to_the_last():
     course = Course(52)
     steps = []
     for step in range(52):
         course.update(1.0, lambda step=step: steps.append(step) or [1.0])
-    assert (len(steps), steps[0], steps[-1]) == (13, 0, 51)
+    assert (len(steps), steps[0], steps[-1]) == (8, 0, 51)
     assert course.way == [step + 1.0 for step in steps]
 
 

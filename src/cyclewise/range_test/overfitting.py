@@ -12,7 +12,7 @@ import numpy as np
 from cyclewise.range_test.suggest import Array
 
 # Looks at the held-out batches on the way through a sweep.
-_NUM_LOOKS = 13
+_NUM_LOOKS = 8
 # The fall of the held-out loss has to be so many standard errors deep, over its batches.
 _FALL_IN_STANDARD_ERRORS = 1.5
 # The middle of the valley: the mean of the logarithms of the way, weighted with this power of the fall.
@@ -24,8 +24,10 @@ _FARTHER = 1.4
 _MEAN_RATE = 0.5
 # Length of a run, in steps, where nobody says.
 _USUAL_STEPS = 250
-# The held-out loss has learned what it can where this share of its fall has happened.
+# The held-out loss has learned what it can where this share of its fall has happened, and it is not above its lowest by
+# more than so many standard errors.
 _LEARNED_SHARE = 0.95
+_RISE_IN_STANDARD_ERRORS = 2.0
 
 
 class Course:
@@ -81,21 +83,33 @@ class Course:
         lowest = int(np.argmin(means))
         if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]):
             return math.inf
-        if not _is_clear(np.array(self.losses[0]) - np.array(self.losses[lowest])):
+        falls = np.array(self.losses[0]) - np.array(self.losses[lowest])
+        if not _is_clear(falls, _FALL_IN_STANDARD_ERRORS):
             return math.inf
         fall = np.clip((means[0] - means) / (means[0] - means[lowest]), 0.0, 1.0)
         middle = math.exp(np.average(np.log(self.way), weights=fall**_POWER))
         return _FARTHER * middle / (_MEAN_RATE * (total_steps or _USUAL_STEPS))
 
     def learned_at(self, start: float) -> float:
-        """Return the first rate at which 95 % of the fall from `start` have happened; infinity where it does not fall.
+        """Return the first rate at which the held-out loss has learned what it can; infinity where it does not fall.
 
-        The training loss may go on falling beyond, by what the model learns by heart and by the chance of a batch.
+        That is where 95 % of the fall from `start` have happened and the loss is not clearly above its lowest: of one
+        that begins very high, 5 % of the fall may be what matters. The training loss may go on falling beyond, by what
+        the model learns by heart and by the chance of a batch.
         """
         if not self.losses:
             return math.inf
-        falls = start - self._means()
-        return self.rates[int(np.argmax(falls >= _LEARNED_SHARE * falls.max()))] if falls.max() > 0.0 else math.inf
+        means = self._means()
+        falls = start - means
+        if not falls.max() > 0.0:
+            return math.inf
+        lowest = np.array(self.losses[int(np.argmin(means))])
+        rises = [np.array(losses) - lowest for losses in self.losses]
+        return next(
+            rate
+            for rate, fall, rise in zip(self.rates, falls, rises, strict=True)
+            if fall >= _LEARNED_SHARE * falls.max() and not _is_clear(rise, _RISE_IN_STANDARD_ERRORS)
+        )
 
     def _means(self) -> Array:
         losses = np.array(self.losses, dtype=np.float64)  # [looks, batches]
@@ -107,6 +121,9 @@ class Course:
         self.losses.append(score())
 
 
-def _is_clear(falls: Array) -> bool:
-    """Return whether the fall over the held-out batches is more than its noise; of one batch alone it is believed."""
-    return len(falls) < 2 or bool(falls.mean() > _FALL_IN_STANDARD_ERRORS * falls.std(ddof=1) / math.sqrt(len(falls)))
+def _is_clear(differences: Array, standard_errors: float) -> bool:
+    """Return whether the losses of the held-out batches differ by more than their noise; one alone is believed."""
+    if len(differences) < 2:
+        return bool(differences.mean() > 0.0)
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    return bool(differences.mean() > standard_errors * error)
