@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError
@@ -50,6 +50,9 @@ class Batches:
     def one_pass(self) -> Iterator[Any]:
         """Return an iterator over one pass of the loader, from its beginning."""
         self.num_passes += 1
+        if isinstance(self._loader, DataLoader) and self._loader._iterator is not None:
+            # With persistent workers it has one iterator for ever, which may be half-way through somebody's epoch.
+            self._loader._iterator = None
         is_empty = True
         for batch in self._loader:
             is_empty = False

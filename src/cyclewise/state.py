@@ -16,19 +16,18 @@ import signal
 import threading
 import types
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import ChainMap, deque
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from cyclewise.errors import ArgumentError
+from cyclewise import restorers
 
 # A data set may hold a list of millions of file names; its state, if any, is in small things.
 _LARGEST_DATASET_CONTAINER = 10_000
@@ -49,7 +48,7 @@ _MACHINERY = (
     "torch.distributed",
     "weakref",
 )
-_WRAPPERS = ("torch.nn.parallel", "torch.distributed")
+_WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo")
 _NOT_WALKED = (
     type(None),
     bool,
@@ -66,9 +65,6 @@ _NOT_WALKED = (
     torch.device,
     torch.Size,
 )
-
-Restorer = Callable[[], None]
-_UNSET = object()
 
 
 class Snapshot:
@@ -92,25 +88,35 @@ class Snapshot:
     """
 
     def __init__(self, *objects: object, data: Sequence[object] = ()) -> None:
-        self._restorers: list[Restorer] = []
+        self._restorers: list[restorers.Restorer] = []
         # Holding the objects keeps their ids from being reused while the snapshot lives.
         self._seen: dict[int, object] = {}
         self._pending: deque[tuple[object, bool]] = deque((item, False) for item in data)
         self._pending.extend((item, True) for item in objects)
         while self._pending:
             self._visit(*self._pending.popleft())
-        self._restorers.append(_global_generators())
+        self._restorers.append(restorers.of_global_generators())
 
     def restore(self) -> None:
-        """Put everything back; may be called any number of times."""
+        """Put everything back; may be called any number of times.
+
+        What cannot be put back is no reason to leave the rest: its exception is raised when all else is done.
+        """
+        failure: Exception | None = None
         with torch.no_grad():
             for restore in self._restorers:
-                restore()
+                try:
+                    restore()
+                except Exception as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
 
     def generators(self) -> list[Any]:
         """Return the random number generators that were found, in the order of the walk; the global ones are not."""
         kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-        return [item for item in self._seen.values() if isinstance(item, kinds)]
+        found = [item for item in self._seen.values() if isinstance(item, kinds)]
+        return [item for item in found if not isinstance(item, random.SystemRandom)]
 
     def _visit(self, item: object, copies_tensors: bool) -> None:
         if isinstance(item, _NOT_WALKED) or id(item) in self._seen:
@@ -118,31 +124,48 @@ class Snapshot:
         self._seen[id(item)] = item
         if isinstance(item, Tensor):
             if copies_tensors:
-                self._restorers.append(_tensor(item))
+                self._restorers.append(restorers.of_tensor(item))
+                if item.is_leaf and item.requires_grad:
+                    self._restorers.append(restorers.of_hooks(item))
+                self._visit_attributes(item, copies_tensors)
         elif isinstance(item, (np.ndarray, array, bytearray)):
             if copies_tensors:
-                self._restorers.append(_array(item))
-        elif (restorer := _generator(item)) is not None:
+                self._restorers.append(restorers.of_array(item))
+        elif (restorer := restorers.of_generator(item)) is not None:
             self._restorers.append(restorer)
-        elif isinstance(item, (list, dict, set, deque, MutableMapping)):
+        elif isinstance(item, (list, dict, set, deque, MutableMapping)) and not isinstance(item, ChainMap):
             if copies_tensors or len(item) <= _LARGEST_DATASET_CONTAINER:
-                self._restorers.append(_container(item))
+                self._restorers.append(restorers.of_container(item))
                 self._walk(item.values() if isinstance(item, (dict, MutableMapping)) else item, copies_tensors)
+            if not _is_machinery(item):
+                self._visit_attributes(item, copies_tensors)
         elif isinstance(item, (tuple, frozenset)):
             self._walk(item, copies_tensors)
         elif isinstance(item, (types.MethodType, types.BuiltinFunctionType, functools.partial)):
             self._walk(_bound(item), copies_tensors)
         elif isinstance(item, nn.Module) and type(item).__module__.startswith(_WRAPPERS):
-            self._restorers.append(_attribute(item, "training"))
+            self._restorers.append(restorers.of_attribute(item, "training"))
             self._walk((item._parameters, item._buffers, item._modules), copies_tensors)
-        elif not type(item).__module__.startswith(_MACHINERY) and not _is_running_iterator(item):
+        elif isinstance(item, torch.jit.ScriptModule):
+            # Its mode and its tensors live outside of Python.
+            for module in item.modules():
+                self._restorers.append(restorers.of_attribute(module, "training"))
+            self._walk((*item.parameters(), *item.buffers()), copies_tensors)
+        elif not _is_machinery(item) and not _is_running_iterator(item):
+            if isinstance(item, DataLoader):
+                # Before the samplers, which may lead to it: its tensors are data; theirs are state.
+                self._visit(item.dataset, False)
+                self._pending.extend((sampler, True) for sampler in (item.sampler, item.batch_sampler))
             copies_tensors = copies_tensors and not isinstance(item, Dataset)
-            attributes = getattr(item, "__dict__", None)
-            if isinstance(attributes, dict):
-                self._visit(attributes, copies_tensors)
-            if slots := _slots(item):
-                self._restorers.append(_slotted(item, slots))
-                self._walk((value for _, value in slots), copies_tensors)
+            self._visit_attributes(item, copies_tensors)
+
+    def _visit_attributes(self, item: object, copies_tensors: bool) -> None:
+        attributes = getattr(item, "__dict__", None)
+        if isinstance(attributes, dict):
+            self._visit(attributes, copies_tensors)
+        if slots := restorers.slots_of(item):
+            self._restorers.append(restorers.of_slots(item, slots))
+            self._walk((value for _, value in slots), copies_tensors)
 
     def _walk(self, items: Any, copies_tensors: bool) -> None:
         self._pending.extend((item, copies_tensors) for item in items)
@@ -220,55 +243,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _tensor(tensor: Tensor) -> Restorer:
-    if is_lazy(tensor):
-        raise ArgumentError(
-            "model must have initialised parameters, got a lazy layer that has not seen a batch; "
-            "run one batch through the model first"
-        )
-    storage = tensor.detach()  # the same memory: found again if somebody swaps `tensor.data`
-    value = storage.clone()
-    is_leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
-    gradient = tensor.grad if is_leaf else None
-    gradient_value = None if gradient is None else gradient.detach().clone()
-
-    def restore() -> None:
-        storage.copy_(value)
-        if tensor.shape != storage.shape or not _same_memory(tensor, storage):
-            tensor.data = storage
-        if not is_leaf:
-            return
-        if tensor.requires_grad != requires_grad:
-            tensor.requires_grad_(requires_grad)
-        if gradient is not None and gradient_value is not None:
-            gradient.detach().copy_(gradient_value)
-        if tensor.grad is not gradient:
-            tensor.grad = gradient
-
-    return restore
-
-
-def _same_memory(first: Tensor, second: Tensor) -> bool:
-    if first.layout != torch.strided or second.layout != torch.strided:
-        return True
-    return first.data_ptr() == second.data_ptr() and first.stride() == second.stride()
-
-
-def _array(values: Any) -> Restorer:
-    kept = values[:] if not isinstance(values, np.ndarray) else values.copy()
-
-    def restore() -> None:
-        if isinstance(values, np.ndarray):
-            if values.flags.writeable:
-                values[...] = kept
-        elif values != kept:
-            # While somebody looks at its memory it cannot change its size, and all else has to be given back.
-            with suppress(BufferError):
-                values[:] = kept
-
-    return restore
-
-
 def _bound(function: Any) -> tuple[object, ...]:
     """Return what a bound method or a partial carries along."""
     if isinstance(function, functools.partial):
@@ -276,105 +250,11 @@ def _bound(function: Any) -> tuple[object, ...]:
     return (function.__self__,)
 
 
-def _slots(item: object) -> list[tuple[Any, Any]]:
-    """Return what reads and writes each attribute that lives in ``__slots__``, and its value, `_UNSET` where unset."""
-    kinds = [vars(kind).values() for kind in type(item).__mro__ if "__slots__" in vars(kind)]
-    places = [place for kind in kinds for place in kind if isinstance(place, types.MemberDescriptorType)]
-    return [(place, _in_slot(place, item)) for place in places]
-
-
-def _in_slot(place: Any, item: object) -> Any:
-    # Not by its name: a property may have taken that over.
-    try:
-        return place.__get__(item)
-    except AttributeError:
-        return _UNSET
-
-
-def _slotted(item: object, slots: list[tuple[Any, Any]]) -> Restorer:
-    def restore() -> None:
-        for place, value in slots:
-            now = _in_slot(place, item)
-            if value is _UNSET and now is not _UNSET:
-                place.__delete__(item)
-            elif now is not value:
-                place.__set__(item, value)
-
-    return restore
-
-
-def _container(container: Any) -> Restorer:
-    if isinstance(container, (dict, MutableMapping)):
-        items = list(container.items())
-
-        def restore() -> None:
-            now = list(container.items())
-            if len(now) != len(items) or any(
-                a[0] is not b[0] or a[1] is not b[1] for a, b in zip(now, items, strict=True)
-            ):
-                container.clear()
-                container.update(items)
-
-    elif isinstance(container, set):
-        members = set(container)
-
-        def restore() -> None:
-            container.clear()
-            container.update(members)
-
-    else:
-        elements = list(container)
-
-        def restore() -> None:
-            if len(container) != len(elements) or any(a is not b for a, b in zip(container, elements, strict=True)):
-                container.clear()
-                container.extend(elements)
-
-    return restore
-
-
-def _attribute(item: object, name: str) -> Restorer:
-    value = getattr(item, name)
-    return lambda: setattr(item, name, value)
-
-
-def _generator(item: object) -> Restorer | None:
-    if isinstance(item, torch.Generator):
-        state = item.get_state()
-
-        def restore() -> None:
-            item.set_state(state)
-
-        return restore
-    if isinstance(item, np.random.Generator):
-        bits = item.bit_generator
-        bits_state = bits.state
-        return lambda: setattr(bits, "state", bits_state)
-    if isinstance(item, np.random.RandomState):
-        legacy_state = item.get_state()
-        return lambda: item.set_state(legacy_state)
-    if isinstance(item, random.Random):
-        python_state = item.getstate()
-        return lambda: item.setstate(python_state)
-    return None
-
-
-def _global_generators() -> Restorer:
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    torch_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-
-    def restore() -> None:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
-
-    return restore
+def _is_machinery(item: object) -> bool:
+    return type(item).__module__.startswith(_MACHINERY)
 
 
 def _is_running_iterator(item: object) -> bool:
-    # Loader iterators, generators, files: their position cannot be given back by setting fields.
-    return hasattr(item, "__next__")
+    # Loader iterators, generators, files: their position cannot be given back by setting fields, but that of a data
+    # set that is its own iterator can.
+    return hasattr(item, "__next__") and not isinstance(item, Dataset)

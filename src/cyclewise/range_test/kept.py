@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from cyclewise.copies import copied
 from cyclewise.loaders import Batches
@@ -20,9 +19,6 @@ def keep(loader: Any, wanted: int, *, name: str = "train_loader") -> list[Any]:
 
     Whoever may write into a batch is to be given a copy of it. The loader must be restored by a snapshot afterwards.
     """
-    if isinstance(loader, DataLoader) and loader._iterator is not None:
-        # With persistent workers a DataLoader has one iterator for ever; it may be half-way through somebody's epoch.
-        loader._iterator = None
     kept: list[Any] = []
     size = 0
     # Any other loader may fill one buffer again and again.

@@ -1,0 +1,210 @@
+"""What gives one thing back: each function remembers what is in it now, and returns what puts that back."""
+
+import random
+import types
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from cyclewise.errors import ArgumentError
+
+Restorer = Callable[[], None]
+_UNSET = object()
+
+
+def of_tensor(tensor: Tensor) -> Restorer:
+    """Remember the values of a tensor, where they lie, its gradient and ``requires_grad``."""
+    if is_lazy(tensor):
+        raise ArgumentError(
+            "model must have initialised parameters, got a lazy layer that has not seen a batch; "
+            "run one batch through the model first"
+        )
+    storage = tensor.detach()  # the same memory: found again if somebody swaps `tensor.data`
+    memory = _writable(storage)
+    value = memory.clone()
+    is_leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
+    gradient = tensor.grad if is_leaf else None
+    gradient_memory = None if gradient is None else _writable(gradient.detach())
+    gradient_value = None if gradient_memory is None else gradient_memory.clone()
+
+    def restore() -> None:
+        memory.copy_(value)
+        if not _same_place(tensor, storage):
+            tensor.data = storage
+        if not is_leaf:
+            return
+        if tensor.requires_grad != requires_grad:
+            tensor.requires_grad_(requires_grad)
+        if gradient_memory is not None and gradient_value is not None:
+            gradient_memory.copy_(gradient_value)
+        if tensor.grad is not gradient:
+            tensor.grad = gradient
+
+    return restore
+
+
+def of_hooks(tensor: Tensor) -> Restorer:
+    """Remember the hooks on the gradient of a leaf."""
+    places = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    found = [(place, hooks, dict(hooks or ())) for place in places for hooks in [getattr(tensor, place, None)]]
+
+    def restore() -> None:
+        for place, hooks, items in found:
+            now = getattr(tensor, place, None)
+            if now is not hooks:
+                if now is not None:
+                    now.clear()  # torch may hold on to it
+                setattr(tensor, place, hooks)
+            if hooks is not None and dict(hooks) != items:
+                hooks.clear()
+                hooks.update(items)
+
+    return restore
+
+
+def _writable(tensor: Tensor) -> Tensor:
+    """Return the tensor, or, where elements share their memory as after ``expand``, all of that memory."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return tensor
+    if all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        return tensor
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def _same_place(first: Tensor, second: Tensor) -> bool:
+    if first.is_nested or second.is_nested:
+        return True
+    if first.shape != second.shape:
+        return False
+    if first.layout is not torch.strided or second.layout is not torch.strided:
+        return True
+    return first.data_ptr() == second.data_ptr() and first.stride() == second.stride()
+
+
+def of_array(values: Any) -> Restorer:
+    """Remember the values of an array that is no tensor."""
+    kept = values[:] if not isinstance(values, np.ndarray) else values.copy()
+
+    def restore() -> None:
+        if isinstance(values, np.ndarray):
+            if values.flags.writeable:
+                values[...] = kept
+        elif values != kept:
+            # While somebody looks at its memory it cannot change its size, and all else has to be given back.
+            with suppress(BufferError):
+                values[:] = kept
+
+    return restore
+
+
+def slots_of(item: object) -> list[tuple[Any, Any]]:
+    """Return what reads and writes each attribute that lives in ``__slots__``, and its value, `_UNSET` where unset."""
+    kinds = [vars(kind).values() for kind in type(item).__mro__ if "__slots__" in vars(kind)]
+    places = [place for kind in kinds for place in kind if isinstance(place, types.MemberDescriptorType)]
+    return [(place, _in_slot(place, item)) for place in places]
+
+
+def _in_slot(place: Any, item: object) -> Any:
+    # Not by its name: a property may have taken that over.
+    try:
+        return place.__get__(item)
+    except AttributeError:
+        return _UNSET
+
+
+def of_slots(item: object, slots: list[tuple[Any, Any]]) -> Restorer:
+    """Remember what :func:`slots_of` returned."""
+
+    def restore() -> None:
+        for place, value in slots:
+            now = _in_slot(place, item)
+            if value is _UNSET and now is not _UNSET:
+                place.__delete__(item)
+            elif now is not value:
+                place.__set__(item, value)
+
+    return restore
+
+
+def of_container(container: Any) -> Restorer:
+    """Remember the items of a container and their order."""
+    if isinstance(container, (dict, MutableMapping)):
+        items = list(container.items())
+
+        def restore() -> None:
+            now = list(container.items())
+            if len(now) != len(items) or any(
+                a[0] is not b[0] or a[1] is not b[1] for a, b in zip(now, items, strict=True)
+            ):
+                container.clear()
+                for key, value in items:  # not update(), which counts in a Counter
+                    container[key] = value
+
+    elif isinstance(container, set):
+        members = set(container)
+
+        def restore() -> None:
+            container.clear()
+            container.update(members)
+
+    else:
+        elements = list(container)
+
+        def restore() -> None:
+            if len(container) != len(elements) or any(a is not b for a, b in zip(container, elements, strict=True)):
+                container.clear()
+                container.extend(elements)
+
+    return restore
+
+
+def of_attribute(item: object, name: str) -> Restorer:
+    """Remember an attribute that is set as a property."""
+    value = getattr(item, name)
+    return lambda: setattr(item, name, value)
+
+
+def of_generator(item: object) -> Restorer | None:
+    """Remember the state of a random number generator; None where the item is none."""
+    if isinstance(item, torch.Generator):
+        state = item.get_state()
+
+        def restore() -> None:
+            item.set_state(state)
+
+        return restore
+    if isinstance(item, np.random.Generator):
+        bits = item.bit_generator
+        bits_state = bits.state
+        return lambda: setattr(bits, "state", bits_state)
+    if isinstance(item, np.random.RandomState):
+        legacy_state = item.get_state()
+        return lambda: item.set_state(legacy_state)
+    if isinstance(item, random.SystemRandom):
+        return lambda: None  # the system's noise has no state
+    if isinstance(item, random.Random):
+        python_state = item.getstate()
+        return lambda: item.setstate(python_state)
+    return None
+
+
+def of_global_generators() -> Restorer:
+    """Remember the global generators of Python, NumPy, torch and CUDA."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    torch_state = torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+    def restore() -> None:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+    return restore
