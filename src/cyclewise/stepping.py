@@ -20,6 +20,7 @@ from cyclewise.clipping import Clip
 from cyclewise.errors import ArgumentError
 
 LossFunction = Callable[..., Tensor]
+_NO_GRAPH = "does not require grad"
 
 
 class Step:
@@ -199,7 +200,8 @@ def batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: A
 
     A batch is ``(inputs, targets)``: a tensor of inputs is passed as ``model(x)``, a tuple or list as ``model(*x)``, a
     dict as ``model(**x)``; with more than two items the last is the target. A dict batch is passed as
-    ``model(**batch)`` and its loss is ``loss_fn(output, batch)``, or ``output.loss`` where `loss_fn` is None.
+    ``model(**batch)`` and its loss is ``loss_fn(output, batch)``, or ``output.loss`` where `loss_fn` is None. A model
+    or loss that takes a derivative itself may do so under ``torch.no_grad`` too.
 
     Raises:
         ArgumentError: the batch, the output or the loss has a shape that cannot work.
@@ -209,6 +211,11 @@ def batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: A
         >>> batch_loss(add, nn.functional.mse_loss, (torch.ones(2), torch.ones(2), torch.zeros(2)))
         tensor(4.)
     """
+    loss: Tensor = _with_derivatives_of_its_own(lambda: _batch_loss(model, loss_fn, batch))
+    return loss
+
+
+def _batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: Any) -> Tensor:
     if isinstance(batch, Mapping):
         outputs, targets = model(**batch), batch
         if loss_fn is None:
@@ -238,10 +245,28 @@ def batch_loss(model: Callable[..., Any], loss_fn: LossFunction | None, batch: A
 def forward(model: Callable[..., Any], inputs: Any) -> Any:
     """Return ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict of inputs."""
     if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
+        return _with_derivatives_of_its_own(lambda: model(*inputs))
     if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(inputs)
+        return _with_derivatives_of_its_own(lambda: model(**inputs))
+    return _with_derivatives_of_its_own(lambda: model(inputs))
+
+
+def _with_derivatives_of_its_own(compute: Callable[[], Any]) -> Any:
+    # Force fields, physics-informed losses and gradient penalties differentiate on the way, which they cannot where no
+    # graph is kept: then it is kept for them, and let go at once.
+    try:
+        return compute()
+    except RuntimeError as error:
+        if torch.is_grad_enabled() or not lacks_graph(error):
+            raise
+    with torch.enable_grad():
+        result = compute()
+    return result.detach() if isinstance(result, Tensor) else result
+
+
+def lacks_graph(error: RuntimeError) -> bool:
+    """Return whether a derivative was asked for where nothing was kept to take it of."""
+    return _NO_GRAPH in str(error)
 
 
 def split_batch(batch: Any, *, name: str = "train_loader") -> tuple[Any, Any]:

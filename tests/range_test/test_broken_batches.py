@@ -165,6 +165,7 @@ def test_the_record_of_a_sweep_that_broke_at_once_is_plain_json_and_comes_back_e
     loader = DataLoader(TensorDataset(*samples()), batch_size=32)
     result = find(network(), loader, total_steps=np.int64(500), **limits)
     assert cw.RangeTest.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    assert (result.refusal is cw.Refusal.STARTS_TOO_HIGH) == ("start_lr" in limits)
 
 
 def test_an_optimizer_that_maximises_is_told_to_negate_the_loss():

@@ -78,10 +78,10 @@ def test_of_few_samples_the_rate_is_no_higher_than_that():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Course, "learned_at", lambda self, start: courses.append(original(self, start)) or courses[-1])
         result = cw.lr_find(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, loader)
-        patch.setattr(Course, "learned_at", lambda self, start: 1e-3)
+        patch.setattr(Course, "learned_at", lambda self, start: 0.5 * courses[0])
         lower = cw.lr_find(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, loader)
     assert result.max_lr <= courses[0] < math.inf
-    assert lower.max_lr == 1e-3
+    assert lower.max_lr <= 0.5 * courses[0]
 
 
 def test_eight_looks_from_the_first_step_to_the_last():
@@ -153,6 +153,17 @@ def test_the_length_of_the_run_is_what_it_depends_on():
     short, long, usual = (find(200, total_steps=steps) for steps in (250, 2500, None))
     assert short.max_lr == pytest.approx(10 * long.max_lr)
     assert usual.max_lr == short.max_lr
+
+
+@pytest.mark.parametrize(("total_steps", "share"), [(None, 0.15), (250, 0.15), (2500, 0.015)])
+def test_a_valley_takes_no_more_than_so_much_off(monkeypatch, total_steps, share):
+    monkeypatch.setattr(Course, "learned_at", lambda self, start: math.inf)
+    monkeypatch.setattr(Course, "highest_rate", lambda self, total_steps: math.inf)
+    free = find(200, total_steps=total_steps)
+    monkeypatch.setattr(Course, "highest_rate", lambda self, total_steps: 1e-9)
+    least = find(200, total_steps=total_steps)
+    assert least.max_lr == least.overfit_lr == pytest.approx(share * free.max_lr)
+    assert free.overfit_lr is None
 
 
 def test_many_samples_are_not_looked_at_this_way():

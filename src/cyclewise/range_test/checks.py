@@ -14,6 +14,8 @@ from cyclewise.loaders import check_loader
 from cyclewise.param_groups import read_rates
 
 _FEWEST_STEPS = 10
+# A float32 holds no larger number than 3.4e38.
+_HIGHEST_RATE = 1e30
 
 
 def check_numbers(
@@ -21,10 +23,9 @@ def check_numbers(
 ) -> None:
     """Refuse numbers of steps, rates and a sweep that make no range test."""
     whole("num_steps", num_steps, minimum=_FEWEST_STEPS, way_out="100 is a good number")
-    if start_lr is not None:
-        positive("start_lr", start_lr, way_out="leave it out to have it found")
-    if end_lr is not None:
-        positive("end_lr", end_lr, way_out="leave it out to have it found")
+    for name, rate in (("start_lr", start_lr), ("end_lr", end_lr)):
+        if rate is not None and positive(name, rate, way_out="leave it out to have it found") > _HIGHEST_RATE:
+            raise ArgumentError(f"{name} must be at most {_HIGHEST_RATE}, got {rate!r}; leave it out to have it found")
     if start_lr is not None and end_lr is not None and end_lr <= start_lr:
         raise ArgumentError(f"end_lr must be above start_lr={start_lr!r}, got {end_lr!r}; swap them")
     one_of("sweep", sweep, ("exponential", "linear"))

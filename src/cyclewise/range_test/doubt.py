@@ -1,5 +1,7 @@
 """Reasons to refuse: what the sweeps and the held-out batches must show before a rate is given."""
 
+import numpy as np
+
 from cyclewise.range_test import suggest
 from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, FEWEST_DEVIATIONS
 from cyclewise.range_test.result import Refusal, StopReason
@@ -50,6 +52,23 @@ def is_noisy(seen: Sweeps) -> bool:
 
 def _last_reading(seen: Sweeps) -> suggest.Reading | None:
     return seen.curves[-1].read() if seen.curves else None
+
+
+def starts_too_high(seen: Sweeps, max_lr: float | None) -> bool:
+    """Return whether the lowest rate that was tried is too high: a lower one is suggested, or it destroyed the model.
+
+    Args:
+        seen: the sweeps, from a rate on that the user set.
+        max_lr: what was suggested, if anything was.
+    """
+    if seen.is_refused():
+        return False
+    if max_lr is not None:
+        return max_lr < min(float(curve.lr[0]) for curve in seen.curves)
+    if not seen.curves or seen.looks.start is None or len(seen.curves[0].loss) < 2:
+        return False
+    start, later = np.array(seen.looks.start.losses), seen.curves[0].loss[1:]
+    return bool(np.min(np.where(np.isfinite(later), later, np.inf)) > start.max() + 2.0 * start.std())
 
 
 def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refusal | None:

@@ -24,10 +24,22 @@ _FARTHER = 1.4
 _MEAN_RATE = 0.5
 # Length of a run, in steps, where nobody says.
 _USUAL_STEPS = 250
+# A valley of few batches and looks may be chance: of the peak that the training loss gives, a run of the usual length
+# is left at least this share.
+_LEAST_SHARE = 0.15
 # The held-out loss has learned what it can where this share of its fall has happened, and it is not above its lowest by
 # more than so many standard errors.
 _LEARNED_SHARE = 0.95
 _RISE_IN_STANDARD_ERRORS = 2.0
+
+
+def least_share(total_steps: int | None) -> float:
+    """Return the share of a peak that no course may bring it below; `total_steps` is the length of the run, None: 250.
+
+    >>> least_share(None), least_share(2500)
+    (0.15, 0.015)
+    """
+    return _LEAST_SHARE * _USUAL_STEPS / (total_steps or _USUAL_STEPS)
 
 
 class Course:

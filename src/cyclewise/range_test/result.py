@@ -47,6 +47,7 @@ class Refusal(Enum):
     UNRELATED = "nothing was learned that links the targets to the inputs"
     TOO_FEW_STEPS = "the sweep ended after too few steps to read a curve"
     STILL_FALLING = "the loss was still falling at the highest rate"
+    STARTS_TOO_HIGH = "the lowest rate that was tried is too high already"
     NOISY = "the loss of one and the same batch varies more than any rate lowered it"
 
     @property
@@ -71,6 +72,7 @@ _REMEDIES = {
     ),
     Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps",
     Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",
+    Refusal.STARTS_TOO_HIGH: "start lower: divide start_lr by 1000, or leave it out to have it found",
     Refusal.NOISY: (
         "average each step's loss over more samples or draws: larger batches, accumulation_steps=16, "
         "or a loss that draws more often"
@@ -353,6 +355,7 @@ class RangeTest:
             x_log=True,
             y_limits=limits,
             caption="The rate to use lies in the last sweep's first valley, left of its lowest point.",
+            empty=f"no learning rate: {(self.refusal or Refusal.NO_IMPROVEMENT).value}",
         )
 
 

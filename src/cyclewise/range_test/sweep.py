@@ -132,8 +132,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         return seen
     first, second, _ = shares(num_steps)
     if limits.start_lr is None or limits.end_lr is None:
-        first -= 1
         found = _first_range(trial, limits)
+        first = max(1, first - trial.num_updates)
         if isinstance(found, Refusal):
             seen.refusal = found
             return seen
@@ -197,10 +197,11 @@ def _first_range(trial: Trial, limits: Range) -> tuple[float, float] | Refusal:
     for _ in range(5):
         trial.reset()
         unit = trial.unit_rate(rate)
-        if math.isfinite(unit):
+        if math.isfinite(unit) and (unit > 0.0 or trial.has_zero_gradient()):
             break
-        rate *= 1e-4
-    else:
+        # It broke the model; or it moved nothing by more than rounding, where gradients are very small.
+        rate *= 1e-4 if math.isinf(unit) else 1e4
+    if math.isinf(unit):
         return Refusal.NONFINITE_START
     if unit == 0.0 or trial.has_zero_gradient():
         return Refusal.ZERO_GRADIENT

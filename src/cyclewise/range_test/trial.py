@@ -19,7 +19,7 @@ from cyclewise.range_test.looks import HeldOut
 from cyclewise.range_test.relation import are_related
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
-from cyclewise.stepping import Step, device_of, evaluating, forward, split_batch
+from cyclewise.stepping import Step, device_of, evaluating, forward, lacks_graph, split_batch
 
 _NUM_HELD_OUT = 6
 # Exchanges of targets over all held-out batches: of fewer, chance alone can stand five of its own deviations apart.
@@ -336,7 +336,11 @@ def _comparing(step: Step | None) -> Iterator[list[float]]:
         loss = own(outputs, targets)
         if isinstance(targets, Tensor) and targets.ndim and len(targets) >= 2 and isinstance(outputs, Tensor):
             with torch.no_grad():
-                gaps.append(float(own(outputs.detach(), targets.roll(len(targets) // 2, 0))) - float(loss))
+                try:
+                    gaps.append(float(own(outputs.detach(), targets.roll(len(targets) // 2, 0))) - float(loss))
+                except RuntimeError as error:
+                    if not lacks_graph(error):
+                        raise
         return loss
 
     step.loss_fn = both
@@ -359,7 +363,12 @@ def _with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[
         # Rotations, so that no target stays with its own sample.
         count = min(num_exchanges, len(targets) - 1)
         shifts = [1 + i * (len(targets) - 1) // count for i in range(count)]
-        losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
+        try:
+            losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
+        except RuntimeError as error:
+            if lacks_graph(error):  # it takes a derivative of the outputs
+                return None
+            raise
     return [float(loss) for loss in losses]
 
 
