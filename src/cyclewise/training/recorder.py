@@ -114,10 +114,22 @@ class Recorder:
         return epoch
 
     def is_healthy(self) -> bool:
-        """Return whether the last epoch's loss is near the best one's: not on its way up to a divergence."""
-        losses = [epoch.train_loss for epoch in self._epochs]
-        best = min(losses, default=math.inf)
-        return not losses or losses[-1] <= best + max(0.5 * (losses[0] - best), 0.1 * abs(best))
+        """Return whether the last epoch ended near the best loss so far: not destroyed, nor on its way to a divergence.
+
+        Its end tells: its mean may still be that of better times. What its last step did is seen on validation data.
+        """
+        if not self._epochs:
+            return True
+        valid_loss = self._epochs[-1].valid_loss
+        if valid_loss is not None and not math.isfinite(valid_loss):
+            return False
+        losses = self._losses[self._epochs[-2].step if len(self._epochs) > 1 else 0 :]
+        if not losses:
+            return True
+        start = self._losses[0]
+        best = min(start, *(epoch.train_loss for epoch in self._epochs))
+        end = float(np.mean(losses[-max(1, len(losses) // 4) :]))
+        return end <= best + max(0.5 * (start - best), 0.1 * abs(best))
 
     def history(self) -> History:
         """Return what was recorded; losses still on the device are read, finite or not."""

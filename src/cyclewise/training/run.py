@@ -16,6 +16,7 @@ from cyclewise.policies.base import highest
 from cyclewise.progress import Bar
 from cyclewise.scheduler import PolicyLR
 from cyclewise.stepping import Step
+from cyclewise.training import hidden
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.calls import as_text, check_policy
 from cyclewise.training.data import Data
@@ -89,7 +90,8 @@ class Run:
         self._started = time.perf_counter()
         self._num_skipped = 0
         self._last_batches: Sequence[Any] = ()
-        self._good: dict[str, Any] | None = None
+        # States to roll back to, the newest last: it may turn out to be destroyed itself.
+        self._good: list[dict[str, Any]] = []
         self.scheduler = self._make_scheduler()
         self.recorder = Recorder(self._fastest(), is_eager=step.device.type == "cpu")
 
@@ -114,18 +116,18 @@ class Run:
         if self._can_undo:
             self._mark()
         if not rolls_back:
-            self._good = None
+            self._good = []
         # A run that is resumed after its last step may have that pass still to be scored.
         while self.place.is_within or not self.is_over():
-            if rolls_back and not self.place.is_within and (self._good is None or self.recorder.is_healthy()):
-                self._good = copy.deepcopy(self._state_for_rollback())
+            if rolls_back and not self.place.is_within:
+                self._keep_if_good()
             self._started = time.perf_counter()
             try:
                 self._one_pass(on_step_end, interrupts, bar)
                 self.recorder.look()
             except DivergedError as error:
                 self._explain(error)
-                if self._good is None or len(self._rescalings) >= _MOST_ROLLBACKS:
+                if not self._good or len(self._rescalings) >= _MOST_ROLLBACKS:
                     raise
                 self._roll_back(error, bar)
                 continue
@@ -237,7 +239,7 @@ class Run:
         """Return all but the model and the optimizer, the places of all ranks included; every rank must call it."""
         self.recorder.look()
         place = self.place.state_dict()
-        good = None if self._good is None else {**self._good, "places": self._runtime.gather(self._good["place"])}
+        good = [{**state, "places": self._runtime.gather(state["place"])} for state in self._good]
         return {
             "number": self.number,
             "policy": self.text,
@@ -252,6 +254,7 @@ class Run:
             "places": self._runtime.gather(place),
             "accumulation_steps": self.step.accumulation_steps,
             "good": good,
+            "trained": hidden.trained(self.step.model),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -272,8 +275,12 @@ class Run:
                 f"fit {self.number} of the saved run has accumulation_steps={state['accumulation_steps']}, "
                 f"got {self.step.accumulation_steps}; make the Learner with the one that was saved"
             )
-        if state["good"] is not None:
-            self._good = {**state["good"], "place": state["good"]["places"][self._runtime.rank]}
+        good = state["good"] or []
+        # Runs of before there were two kept one, and not what was trained.
+        states = good if isinstance(good, list) else [good]
+        self._good = [{**state, "place": state["places"][self._runtime.rank]} for state in states]
+        if "trained" in state:
+            hidden.restore_trained(self.step.model, state["trained"])
         for callback, (_, its_state) in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(its_state)
         self._load_progress(state)
@@ -305,10 +312,16 @@ class Run:
         policies = [self._rescaled(policy) for policy in self._policies]
         return policies[0] if len(policies) == 1 else max(policies, key=lambda policy: highest(policy)[1])
 
+    def _keep_if_good(self) -> None:
+        if self._good and (self._good[-1]["progress"]["num_steps"] == self.num_steps or not self.recorder.is_healthy()):
+            return
+        self._good = [*self._good[-1:], copy.deepcopy(self._state_for_rollback())]
+
     def _state_for_rollback(self) -> dict[str, Any]:
         step = self.step
         return {
             "model": step.model.state_dict(),
+            "buffers": hidden.hidden_buffers(step.model),
             "optimizer": step.optimizer.state_dict(),
             "scaler": None if step.scaler is None else step.scaler.state_dict(),
             "clip": None if step.clip is None else step.clip.state_dict(),
@@ -323,10 +336,12 @@ class Run:
         }
 
     def _roll_back(self, error: DivergedError, bar: Bar) -> None:
-        good = self._good
-        assert good is not None
+        if len(self._good) > 1 and error.step <= self._good[-1]["progress"]["num_steps"]:
+            self._good.pop()  # its very first loss is not finite
+        good = self._good[-1]
         step = self.step
         step.model.load_state_dict(good["model"])
+        hidden.restore_buffers(step.model, good.get("buffers", {}))
         step.optimizer.load_state_dict(copy.deepcopy(good["optimizer"]))
         if step.scaler is not None:
             step.scaler.load_state_dict(good["scaler"])

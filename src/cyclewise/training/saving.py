@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
-from cyclewise.training import bundle
+from cyclewise.training import bundle, hidden
 from cyclewise.training.calls import packed, unpacked
 from cyclewise.training.parts import Parts
 from cyclewise.training.place import Place
@@ -138,6 +138,7 @@ def collect(learner: Parts) -> dict[str, Any]:
     return {
         "num_ranks": runtime.num_ranks,
         "model": learner.model.state_dict(),
+        "buffers": hidden.hidden_buffers(learner.model),
         "optimizer": learner.optimizer.state_dict(),
         "optimizer_kind": type(learner.optimizer).__name__,
         "scaler": None if runtime.scaler is None else runtime.scaler.state_dict(),
@@ -243,6 +244,7 @@ def restore_weights(learner: Parts, state: Mapping[str, Any], path: Path) -> Non
             "saved"
         ) from error
     learner.model.load_state_dict(state["model"])
+    hidden.restore_buffers(learner.model, state.get("buffers", {}))
     if runtime.scaler is not None and state["scaler"] is not None:
         runtime.scaler.load_state_dict(state["scaler"])
     if learner.clip is not None and state["clip"] is not None:
