@@ -20,6 +20,7 @@ from cyclewise.drawing import Chart, Line, Section
 from cyclewise.errors import PolicyError
 from cyclewise.policies import checks, identity
 from cyclewise.policies.arithmetic import ARRAY, SCALAR, Arithmetic
+from cyclewise.policies.plain import plain, revived
 from cyclewise.policies.steps import Steps, as_step, as_steps
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _STEPS_AT_ONCE = 2**20
 _MOST_LOOKED_AT = 2**24
 # Of a longer one, so many steps at either end, and about so many ends of cycles.
 _MOST_JOINTS = 4096
+
+_FLOAT_OR_NONE = (float, type(None))
 
 Floats = NDArray[np.float64]
 AnyPolicy = TypeVar("AnyPolicy", bound="type[Policy]")
@@ -95,7 +98,11 @@ class Policy(metaclass=_Kind):
     def at(self, step: int) -> Hyperparameters:
         """Return the hyperparameters at one step of at least 0; from `total_steps` on, those of the last step."""
         value = self.value(step if step < self.total_steps else self.total_steps - 1)
-        return value if type(value) is Hyperparameters else Hyperparameters(float(value))  # type: ignore[arg-type]
+        if type(value) is not Hyperparameters:
+            return Hyperparameters(float(value))  # type: ignore[arg-type]
+        if type(value[0]) is float and type(value[1]) in _FLOAT_OR_NONE and type(value[2]) in _FLOAT_OR_NONE:
+            return value
+        return Hyperparameters(*(None if part is None else float(part) for part in value))
 
     def values(self, steps: Steps) -> Hyperparameters:
         """Return the hyperparameters at several steps, each a float64 array of the shape of `steps` or None.
@@ -198,7 +205,7 @@ class Policy(metaclass=_Kind):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which :func:`policy_from_dict` makes an equal policy."""
-        return {"policy": type(self).__name__, "version": _VERSION, **{k: _plain(v) for k, v in _fields(self).items()}}
+        return {"policy": type(self).__name__, "version": _VERSION, **{k: plain(v) for k, v in _fields(self).items()}}
 
     def charts(self) -> list[Chart]:
         """Describe the pictures of the rate over the steps, and of the momentum and weight decay where they move."""
@@ -316,7 +323,9 @@ def policy_from_dict(values: Mapping[str, Any]) -> Policy:
             f"values must describe a registered policy, got {name!r}; "
             "decorate your class with cyclewise.register_policy, and import it before loading"
         )
-    arguments = {key: _revived(value) for key, value in values.items() if key not in ("policy", "version")}
+    arguments = {
+        key: revived(value, policy_from_dict) for key, value in values.items() if key not in ("policy", "version")
+    }
     try:
         return _registry[name](**arguments)
     except TypeError as error:
@@ -373,25 +382,3 @@ def _fields(policy: Policy) -> dict[str, Any]:
     if fields is not None:
         return {name: getattr(policy, name) for name, field in fields.items() if field.init}
     return {name: value for name, value in identity.attributes(policy).items() if not name.startswith("_")}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Policy):
-        return value.to_dict()
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return float(value)
-    return value.tolist() if hasattr(value, "tolist") else value  # arrays, tensors and their scalars
-
-
-def _revived(value: Any) -> Any:
-    if isinstance(value, Mapping) and "policy" in value:
-        return policy_from_dict(value)
-    if isinstance(value, Mapping):
-        return {key: _revived(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_revived(item) for item in value)
-    return value
