@@ -68,3 +68,50 @@ def test_an_ensemble_of_one_scores_streaming_metrics_as_the_learner_does():
     assert {name: together[name] for name in alone} == pytest.approx(alone)
     assert list(together)[:3] == ["loss", "f1", "accuracy"]
     assert ensemble.members()[0]["f1"] == together["f1"]
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class OfDicts(nn.Module):
+    """Takes the items of a dict batch, and returns what a Hugging Face model does."""
+
+    def __init__(self, num_outputs):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, num_outputs)
+
+    def forward(self, x, labels=None):
+        return Output(self.linear(x))
+
+
+def test_an_ensemble_of_a_learner_gives_metrics_what_the_learner_does_of_dicts():
+    inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    batches = [{"x": x, "labels": y} for x, y in zip(inputs.split(8), (inputs[:, 0] > 0).long().split(8), strict=True)]
+    learn = cw.Learner(
+        OfDicts(2),
+        cw.Data(batches, batches),
+        loss_fn=lambda output, batch: nn.functional.cross_entropy(output.logits, batch["labels"]),
+        metrics={"accuracy": lambda o, t: cw.accuracy(o.logits, t["labels"])},
+        progress=False,
+    )
+    learn.fit_sgdr(T_0=1, num_cycles=2, max_lr=0.1, snapshots=True)
+    alone, last = learn.evaluate(), learn.ensemble().last(1).evaluate()
+    assert {name: last[name] for name in alone} == pytest.approx(alone)
+    own = Ensemble(learn.model, learn.snapshots.states, learn.data, metrics={"accuracy": cw.accuracy}, progress=False)
+    assert own.last(1).evaluate()["accuracy"] == pytest.approx(alone["accuracy"])
+
+
+def test_an_ensemble_of_a_learner_is_scored_by_a_loss_of_whole_batches():
+    inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    batches = [{"x": x} for x in inputs.split(8)]
+    learn = cw.Learner(
+        OfDicts(3),
+        cw.Data(batches, batches),
+        loss_fn=lambda output, batch: nn.functional.mse_loss(output.logits, batch["x"]),
+        progress=False,
+    )
+    learn.fit_sgdr(T_0=1, num_cycles=2, max_lr=0.1, snapshots=True)
+    assert learn.ensemble().last(1).evaluate() == pytest.approx(learn.evaluate())

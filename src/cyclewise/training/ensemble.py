@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +51,8 @@ class Ensemble:
         metrics: ``{name: function(outputs, targets) -> number}``, averaged over samples, or objects with ``update``,
             ``compute`` and ``reset``; for a classifier the outputs are the logarithms of the averaged probabilities,
             for a batch that is a dict the targets are ``batch["labels"]``.
+        takes_dicts: whether, of a batch that is a dict, metrics and `loss_fn` get an output like the model's own, with
+            the averages as its ``logits``, and the whole batch, as they do from a Learner.
         progress: True, False, or "auto": a bar where standard error is a terminal.
 
     Raises:
@@ -80,6 +82,7 @@ class Ensemble:
         *,
         loss_fn: LossFunction | None = None,
         metrics: Mapping[str, Metric] = MappingProxyType({}),
+        takes_dicts: bool = False,
         progress: Progress = "auto",
     ) -> None:
         instance("model", model, nn.Module, "a torch.nn.Module", way_out="pass the model of the snapshots")
@@ -94,9 +97,11 @@ class Ensemble:
         self._data = data
         self._loss_fn = loss_fn
         self._metrics: dict[str, Any] = dict(metrics)
+        self._takes_dicts = takes_dicts
         self._progress: Progress = progress
         self._members = [_Member(states[:], index) for index in range(len(states))]
         self._is_classifier: bool | None = None
+        self._output: Any = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -209,7 +214,7 @@ class Ensemble:
     def _outputs(self, loader: Any, bar: Bar) -> Iterator[tuple[Tensor, Any]]:
         for batch in Batches(loader, name="loader").one_pass():
             inputs, targets = _split(batch)
-            yield self._forward(inputs), targets
+            yield self._forward(inputs), batch if self._takes_dicts and isinstance(batch, Mapping) else targets
             bar.advance()
 
     def _statistics(self, bar: Bar) -> dict[str, Tensor]:
@@ -243,7 +248,7 @@ class Ensemble:
 
     def _forward(self, inputs: Any) -> Tensor:
         # A copy, since the loader may yield the same tensors to the next member.
-        output = forward(self._model, copied(inputs, device_of(self._model)))
+        output = self._output = forward(self._model, copied(inputs, device_of(self._model)))
         if not isinstance(output, Tensor):
             output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
         if not isinstance(output, Tensor) or output.ndim == 0:
@@ -269,6 +274,8 @@ class Ensemble:
                 )
             num_samples += len(average)
             outputs, targets = average.to(device), to_device(targets, device)
+            if isinstance(targets, Mapping):
+                outputs = _with_logits(self._output, outputs)
             if not self._is_classifier:
                 sums["loss"] += float(self._loss(outputs, targets)) * len(average)
             for name, function in functions.items():
@@ -288,7 +295,7 @@ class Ensemble:
             scores.setdefault("calibration_error", calibration)
         return scores
 
-    def _loss(self, outputs: Tensor, targets: Any) -> Tensor:
+    def _loss(self, outputs: Any, targets: Any) -> Tensor:
         if self._loss_fn is None:
             raise ArgumentError(
                 "loss_fn must be given unless targets are class indices [N] for outputs [N, C], got None; "
@@ -317,6 +324,24 @@ def _split(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, Mapping):
         return batch, batch.get("labels")
     return (batch, None) if isinstance(batch, Tensor) else split_batch(batch)
+
+
+def _with_logits(output: Any, logits: Tensor) -> Any:
+    """Return an output like the model's own, with other logits."""
+    if isinstance(output, Tensor):
+        return logits
+    if hasattr(output, "_replace"):
+        return output._replace(logits=logits)
+    made = copy.copy(output)
+    if isinstance(made, MutableMapping):
+        made["logits"] = logits
+    else:
+        object.__setattr__(made, "logits", logits)
+    return made
+
+
+def _labels(targets: Any) -> Any:
+    return targets.get("labels") if isinstance(targets, Mapping) else targets
 
 
 def _chunks(inputs: Any) -> ArrayLoader:
@@ -353,6 +378,6 @@ def _num_batches(loaders: Sequence[Any]) -> int | None:
 def _flat(batches: "list[tuple[Tensor, Any]]") -> tuple[Tensor, Tensor]:
     """Return log-probabilities [N, C] and classes [N] of all batches, without the targets that are to be ignored."""
     logs = torch.cat([average.movedim(1, -1).reshape(-1, average.shape[1]) for average, _ in batches])
-    classes = torch.cat([targets.reshape(-1).long() for _, targets in batches])
+    classes = torch.cat([_labels(targets).reshape(-1).long() for _, targets in batches])
     is_kept = classes != _IGNORED_CLASS
     return logs[is_kept], classes[is_kept]

@@ -200,7 +200,7 @@ class FitMethods(Parts):
                 "callbacks=[cw.Snapshots(policy.cycle_ends)] to a fit and make the cw.Ensemble yourself"
             )
         return Ensemble(self.model, self.snapshots.states, self.data, loss_fn=self.loss_fn, metrics=self.metrics,
-                        progress=self.progress)  # fmt: skip
+                        takes_dicts=True, progress=self.progress)  # fmt: skip
 
 
 def steps_in_epochs(name: str, epochs: float, steps_per_epoch: int) -> int:
