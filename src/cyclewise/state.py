@@ -91,6 +91,7 @@ class Snapshot:
         self._restorers: list[restorers.Restorer] = []
         # Holding the objects keeps their ids from being reused while the snapshot lives.
         self._seen: dict[int, object] = {}
+        self._samplers: set[int] = set()
         self._pending: deque[tuple[object, bool]] = deque((item, False) for item in data)
         self._pending.extend((item, True) for item in objects)
         while self._pending:
@@ -153,10 +154,9 @@ class Snapshot:
             self._walk((*item.parameters(), *item.buffers()), copies_tensors)
         elif not _is_machinery(item) and not _is_running_iterator(item):
             if isinstance(item, DataLoader):
-                # Before the samplers, which may lead to it: its tensors are data; theirs are state.
-                self._visit(item.dataset, False)
-                self._pending.extend((sampler, True) for sampler in (item.sampler, item.batch_sampler))
-            copies_tensors = copies_tensors and not isinstance(item, Dataset)
+                # Their tensors and long lists are state. Its data set, which they may lead to, is met before them.
+                self._samplers |= {id(item.sampler), id(item.batch_sampler)}
+            copies_tensors = (copies_tensors or id(item) in self._samplers) and not isinstance(item, Dataset)
             self._visit_attributes(item, copies_tensors)
 
     def _visit_attributes(self, item: object, copies_tensors: bool) -> None:

@@ -73,6 +73,7 @@ def compare(
     Raises:
         ArgumentError: an argument has an impossible value, or the Learner has no such metric.
         ArgumentTypeError: an argument is of a kind that cannot work.
+        CheckpointError: `store` cannot be written; the runs in it are whole, and the same call goes on with them.
         WorkerError: workers cannot be started, or one died twice over the same run.
         MissingExtraError: Ray is asked for and not installed.
 

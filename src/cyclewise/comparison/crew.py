@@ -1,7 +1,7 @@
 """Workers with a store behind them: a run is read where it is kept, else made and kept; once more if a worker died."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cyclewise.comparison.runs import Job, Run
 from cyclewise.comparison.store import Store, described
@@ -24,11 +24,14 @@ class Crew:
         self._store = store
         self._on_run = on_run
         self._runs: dict[str, Run] = {}
+        self._unkept: dict[str, Job] = {}
+        self._full: OSError | None = None
 
     def run(self, jobs: Mapping[str, Iterable[Job]]) -> dict[str, list[Run]]:
         """Make the runs of several names, seed by seed, and return them by name; equal jobs are made once.
 
         Raises:
+            CheckpointError: the store cannot be written; the message says how many finished runs are lost.
             WorkerError: a worker died twice over the same run.
             Exception: what the user's code raised, with the worker's traceback as a note.
         """
@@ -47,6 +50,8 @@ class Crew:
             else:
                 self._runs[key] = kept
                 self._on_run(_line(*names[key]))
+        if missing:
+            self._try_room()
         died = [outcome.key for outcome in self._make(missing, names) if outcome.worker_died]
         for outcome in self._make({key: missing[key] for key in died}, names):
             if outcome.worker_died:
@@ -57,11 +62,11 @@ class Crew:
         return {name: [self._runs[_key(job)] for job in own] for name, own in listed.items()}
 
     def _make(self, jobs: Mapping[str, Job], names: Mapping[str, tuple[str, Job]]) -> Iterable[Outcome]:
-        for outcome in run_all(self._workers, jobs.items()):
+        for outcome in run_all(self._workers, self._begun(jobs)):
             if outcome.error is None:
                 self._runs[outcome.key] = outcome.value
-                if self._store is not None:
-                    self._store.put(jobs[outcome.key], outcome.value)
+                self._unkept[outcome.key] = jobs[outcome.key]
+                self._keep()
                 self._on_run(_line(*names[outcome.key]))
             elif not outcome.worker_died:
                 where = _line(*names[outcome.key])
@@ -69,6 +74,31 @@ class Crew:
                 add_note(outcome.error, where if is_ours else f"{where}; in the worker:\n{outcome.traceback}")
                 raise outcome.error
             yield outcome
+        if self._store is not None and self._full is not None:
+            self._keep()  # while the last runs ended there may have come room
+            raise self._store.cannot_write(self._full, len(self._unkept)) from self._full
+
+    def _begun(self, jobs: Mapping[str, Job]) -> Iterator[tuple[str, Job]]:
+        for pair in jobs.items():
+            if self._full is not None:
+                return  # those that are under way still end
+            yield pair
+
+    def _keep(self) -> None:
+        try:
+            for key, job in list(self._unkept.items()):
+                if self._store is not None:
+                    self._store.put(job, self._runs[key])
+                del self._unkept[key]
+        except OSError as error:
+            self._full = error
+
+    def _try_room(self) -> None:
+        if self._store is not None:
+            try:
+                self._store.try_room()
+            except OSError as error:
+                raise self._store.cannot_write(error, 0) from error
 
 
 def _key(job: Job) -> str:

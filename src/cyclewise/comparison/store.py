@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import pickle
+import secrets
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -21,11 +22,13 @@ import torch
 
 import cyclewise
 from cyclewise.comparison.runs import Job, Run
-from cyclewise.errors import ArgumentError
+from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.policies import Policy, identity
-from cyclewise.training.files import write_file
+from cyclewise.training.files import TEMPORARY, write_file
 
 _VERSION = 1
+# About what a run of a thousand steps needs.
+_ROOM = 2**16
 # What decides how a run ends; a new picture in a report must not make anybody train again.
 _TRAINS = (
     "training", "policies", "range_test", "stepping.py", "scheduler.py", "param_groups.py", "clipping.py",
@@ -42,11 +45,17 @@ class Store:
 
     Raises:
         ArgumentError: `make_learner` holds something that has no content to tell it by.
+        CheckpointError: the folder cannot be made.
     """
 
     def __init__(self, directory: str | os.PathLike[str], make_learner: Callable[[int], Any]) -> None:
         self._directory = Path(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"store {str(self._directory)!r} cannot be used ({error}); pass another folder, or leave store out"
+            ) from error
         self._common = {
             "version": _VERSION,
             "code": code_version(),
@@ -68,10 +77,37 @@ class Store:
             return None
 
     def put(self, job: Job, run: Run) -> None:
-        """Keep a run; whole or not at all."""
+        """Keep a run; whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         values = run.to_dict()
         text = json.dumps({"job": self._described(job), "digest": _digest(values), "run": values})
         write_file(self.path(job), text.encode())
+
+    def try_room(self) -> None:
+        """Write about as much as a run needs, and remove it again.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = self._directory / f"{TEMPORARY}{secrets.token_hex(8)}.room"
+        write_file(path, bytes(_ROOM))
+        path.unlink(missing_ok=True)
+
+    def cannot_write(self, error: OSError, num_lost: int) -> CheckpointError:
+        """Return what to raise where a run cannot be kept.
+
+        Args:
+            error: why.
+            num_lost: runs that were finished and are not in the folder.
+        """
+        lost = f", {num_lost} finished run{'s are' if num_lost > 1 else ' is'} lost" if num_lost else ""
+        return CheckpointError(
+            f"store {str(self._directory)!r} cannot be written ({error}){lost}; what is in it is whole: make room, and "
+            "call it again to go on, or pass another folder"
+        )
 
     def _described(self, job: Job) -> dict[str, Any]:
         sources = [] if job.policy is None else sorted(set(_foreign_sources(job.policy)))

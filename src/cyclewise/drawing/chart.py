@@ -79,6 +79,7 @@ class Chart:
         y_log: logarithmic y axis; values at or below 0 leave a gap.
         y_limits: the y range to show; None takes the range of the finite values.
         caption: one or two sentences under the chart: what to see in it.
+        empty: what is written in place of the curves where none has a point to draw: why.
     """
 
     title: str
@@ -91,6 +92,7 @@ class Chart:
     y_log: bool = False
     y_limits: tuple[float, float] | None = None
     caption: str = ""
+    empty: str = "no finite values to draw"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,23 @@ def curve(chart: Chart, index: int) -> tuple[Floats, Floats]:
     return np.where(shown, x, np.nan), np.where(shown, y, np.nan)
 
 
+def is_empty(chart: Chart) -> bool:
+    """Return whether no line has a point that can be drawn."""
+    return not any(np.isfinite(curve(chart, index)[0]).any() for index in range(len(chart.lines)))
+
+
+def alone(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return the points that have no neighbour to draw a line to, and so need a dot of their own.
+
+    >>> nan = float("nan")
+    >>> alone(np.arange(6.0), np.array([1.0, 2.0, nan, 3.0, nan, nan]))[0].tolist()
+    [3.0]
+    """
+    shown = np.isfinite(y)
+    has_neighbour = np.append(False, shown[:-1]) | np.append(shown[1:], False) if len(y) else shown
+    return x[shown & ~has_neighbour], y[shown & ~has_neighbour]
+
+
 def x_axis(chart: Chart, *, most: int = DEFAULT_TICKS) -> Axis:
     """Return the axis over all curves, bands and marks, with at most `most` ticks."""
     parts = [curve(chart, index)[0] for index in range(len(chart.lines))]

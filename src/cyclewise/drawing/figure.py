@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cyclewise.drawing import labels, palette
-from cyclewise.drawing.axes import drawable
+from cyclewise.drawing.axes import Floats, drawable
 from cyclewise.drawing.chart import Chart
-from cyclewise.drawing.curves import curve, x_axis, y_axis
+from cyclewise.drawing.curves import alone, curve, is_empty, x_axis, y_axis
 from cyclewise.drawing.svg import band_colors
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 
@@ -80,15 +80,28 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
             # matplotlib scales dashes with the line's width.
             dashes = (0, tuple(part / style.width for part in style.dashes)) if style.dashes else "solid"
             handles += axes.plot(x, y, linestyle=dashes, linewidth=width, color=color)
+            _draw_dots(axes, chart, *alone(x, y), size=style.alone * _POINTS_PER_PIXEL, color=color)
         names.append(_plain(line.name, _LEGEND_POINTS_WIDE))
     for band, color in zip(chart.bands, band_colors(chart), strict=True):
         if np.isfinite(drawable([band.low, band.high], log=chart.x_log)).all():
             handles.append(axes.axvspan(band.low, band.high, color=palette.LIGHT[color], alpha=0.13, linewidth=0))
             names.append(_plain(band.name, _LEGEND_POINTS_WIDE))
+    if is_empty(chart):
+        lines = labels.wrap(labels.clean(chart.empty), _AXES_POINTS_WIDE - 8.0, _TEXT_POINTS)
+        reason = "\n".join(map(_plain, lines))
+        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=palette.LIGHT["quiet"])
     rows = _draw_marks(axes, chart)
     _dress(axes, chart, title_pad=6.0 + rows * _LABEL_ROW_POINTS)
     if len(chart.lines) > 1 or len(handles) > len(chart.lines):
         axes.legend(handles, names, frameon=False, fontsize="small", labelcolor=palette.LIGHT["ink"])
+
+
+def _draw_dots(axes: "Axes", chart: Chart, x: Floats, y: Floats, *, size: float, color: str) -> None:
+    across, down = x_axis(chart).fraction(x), y_axis(chart).fraction(y)
+    shown = (across >= 0) & (across <= 1) & (down >= 0) & (down <= 1)
+    if shown.any():
+        # Not clipped: a first step stands on the edge of the axes, where half its dot would be cut off.
+        axes.plot(x[shown], y[shown], linestyle="none", marker="o", markersize=size, color=color, mew=0, clip_on=False)
 
 
 def _draw_marks(axes: "Axes", chart: Chart) -> int:

@@ -51,6 +51,21 @@ def fit(text: str, available: float, font_size: float) -> str:
     return text[:length].rstrip() + "…"
 
 
+def wrap(text: str, available: float, font_size: float) -> list[str]:
+    """Return `text` in lines of at most `available`; a word that is wider alone is cut.
+
+    >>> wrap("a rather long label", 60, 10)
+    ['a rather', 'long', 'label']
+    """
+    lines: list[str] = []
+    for word in text.split():
+        if lines and width(f"{lines[-1]} {word}", font_size) <= available:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(fit(word, available, font_size))
+    return lines
+
+
 def place(
     positions: Sequence[float], widths: Sequence[float], *, low: float, high: float, most_rows: int
 ) -> list[Placed]:

@@ -49,6 +49,7 @@ _HUES: dict[Role, tuple[str, ...]] = {
 _WIDTHS: dict[Role, float] = {"primary": 2.4, "secondary": 1.6, "muted": 1.3}
 _DASHED_WIDTHS: dict[Role, float] = {"primary": 1.6, "secondary": 1.25, "muted": 1.1}
 _DOTS: dict[Role, float] = {"primary": 5.5, "secondary": 4.5, "muted": 3.5}
+_ALONE: dict[Role, float] = {"primary": 7.0, "secondary": 6.0, "muted": 5.0}
 _SOLID: tuple[tuple[float, ...], ...] = ((), (9, 3), (2, 3), (9, 3, 2, 3))
 _DASHED: tuple[tuple[float, ...], ...] = ((5, 4), (12, 4), (1.5, 4), (12, 4, 1.5, 4))
 
@@ -61,11 +62,13 @@ class Style:
         color: a name in :data:`LIGHT` and :data:`DARK`.
         width: of the line, or the diameter of its dots, in pixels.
         dashes: lengths of strokes and gaps in pixels; empty for a solid line.
+        alone: diameter of the dot for a point that no line leads to, in pixels.
     """
 
     color: str
     width: float
     dashes: tuple[float, ...] = ()
+    alone: float = 0.0
 
 
 def styles(lines: Sequence[Line]) -> list[Style]:
@@ -92,6 +95,7 @@ def styles(lines: Sequence[Line]) -> list[Style]:
                 color=hues[rank % len(hues)],
                 width=(_DOTS if line.points else widths)[line.role],
                 dashes=() if line.points else dashes[rank % len(dashes)],
+                alone=_ALONE[line.role],
             )
         )
     return result

@@ -14,7 +14,7 @@ import numpy as np
 from cyclewise.drawing import labels, palette
 from cyclewise.drawing.axes import FEWEST_TICKS, Axis, Floats, Ticks, drawable, number
 from cyclewise.drawing.chart import Chart
-from cyclewise.drawing.curves import curve, thin, x_axis, y_axis
+from cyclewise.drawing.curves import alone, curve, is_empty, thin, x_axis, y_axis
 
 WIDTH = 520.0
 PLOT_HEIGHT = 236.0
@@ -68,7 +68,8 @@ def svg(chart: Chart) -> str:
     """Return `chart` as one ``<svg>`` element, without its legend, which is HTML (:mod:`cyclewise.drawing.html`).
 
     Args:
-        chart: what to draw; numbers that are not finite, or not above 0 on a logarithmic axis, leave a gap.
+        chart: what to draw; numbers that are not finite, or not above 0 on a logarithmic axis, leave a gap. A point
+            between two gaps is a dot.
 
     Returns:
         Markup with a view box and no fixed size, readable on its own and inside a page.
@@ -89,11 +90,8 @@ def svg(chart: Chart) -> str:
         _inside(_bands(chart, layout) + _curves(chart, layout), layout),
         _marks(chart, layout),
     ]
-    if not any(np.isfinite(curve(chart, index)[0]).any() for index in range(len(chart.lines))):
-        parts.append(
-            f'<text x="{_px(layout.left + layout.width / 2)}" y="{_px(layout.top + PLOT_HEIGHT / 2)}" '
-            f'text-anchor="middle" fill="{palette.css("quiet")}">no finite values to draw</text>'
-        )
+    if is_empty(chart):
+        parts.append(_reason(chart, layout))
     return "".join(parts) + "</svg>"
 
 
@@ -114,6 +112,8 @@ def describe(chart: Chart) -> str:
             f"{line.name}: from {number(y[0])} at {number(x[0])} to {number(y[-1])} at {number(x[-1])}, "
             f"lowest {number(y.min())}, highest {number(y.max())}."
         )
+    if is_empty(chart):
+        sentences.append(f"{chart.empty}.")
     sentences += [f"{band.name}: {number(band.low)} to {number(band.high)}." for band in chart.bands]
     if chart.marks:
         sentences.append("Marked: " + ", ".join(f"{mark.name} at {number(mark.x)}" for mark in chart.marks) + ".")
@@ -224,7 +224,8 @@ def _bands(chart: Chart, layout: Layout) -> str:
 def _curves(chart: Chart, layout: Layout) -> str:
     parts = []
     for index, (line, style) in enumerate(zip(chart.lines, palette.styles(chart.lines), strict=True)):
-        x, y = thin(*curve(chart, index))
+        whole = curve(chart, index)
+        x, y = thin(*whole)
         across, down = layout.across(x), layout.down(y)
         path = _dots(across, down) if line.points else _polyline(across, down)
         dashes = f' stroke-dasharray="{_numbers(style.dashes)}"' if style.dashes else ""
@@ -234,7 +235,23 @@ def _curves(chart: Chart, layout: Layout) -> str:
             f'stroke-width="{_px(style.width)}" stroke-linejoin="round" '
             f'stroke-linecap="{"butt" if dashes else "round"}"{dashes}{faint}/>'
         )
+        x, y = thin(*alone(*whole))
+        if len(x) and not line.points:
+            parts.append(
+                f'<path class="cw-dot" d="{_dots(layout.across(x), layout.down(y))}" fill="none" '
+                f'stroke="{palette.css(style.color)}" stroke-width="{_px(style.alone)}" stroke-linecap="round"/>'
+            )
     return "".join(parts)
+
+
+def _reason(chart: Chart, layout: Layout) -> str:
+    lines = labels.wrap(labels.clean(chart.empty), layout.width - 8, LARGE_FONT_SIZE)
+    middle = layout.top + PLOT_HEIGHT / 2 - (len(lines) - 1) * _ROW_HEIGHT / 2
+    return "".join(
+        f'<text x="{_px(layout.left + layout.width / 2)}" y="{_px(middle + row * _ROW_HEIGHT)}" text-anchor="middle" '
+        f'fill="{palette.css("quiet")}">{_text(line)}</text>'
+        for row, line in enumerate(lines)
+    )
 
 
 def _polyline(across: Floats, down: Floats) -> str:
@@ -242,7 +259,7 @@ def _polyline(across: Floats, down: Floats) -> str:
     length = 0
     for x, y in zip(across.tolist(), down.tolist(), strict=True):
         if x != x:
-            # A point alone between two gaps would draw nothing; a stroke of no length draws the round cap.
+            # A point that thinning has left alone would draw nothing; a stroke of no length draws the round cap.
             if length == 1:
                 path.append("h0")
             length = 0

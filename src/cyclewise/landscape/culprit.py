@@ -1,6 +1,6 @@
 """Which part of a model cannot be differentiated twice, for the message that says so."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,23 @@ def not_twice(objective: "Objective", index: int, error: RuntimeError) -> NotTwi
     )
 
 
+class ReentrantError(ArgumentError):
+    """The model uses checkpoints that gradients by ``torch.autograd.grad`` do not pass."""
+
+
+def refuse_reentrant(loss: Tensor) -> None:
+    """Refuse a loss behind which lies a re-entrant checkpoint; where torch does not raise, its gradients are zero.
+
+    Raises:
+        ReentrantError: one lies there.
+    """
+    if any(node.name() == "CheckpointFunctionBackward" for node in _reached([loss])):
+        raise ReentrantError(
+            "model must keep its graph for gradients by torch.autograd.grad, got a part under "
+            "torch.utils.checkpoint(use_reentrant=True); pass use_reentrant=False"
+        )
+
+
 def nodes_of(gradients: Sequence[Tensor]) -> list[Any]:
     """Return the nodes of the graph behind some gradients.
 
@@ -38,17 +55,21 @@ def nodes_of(gradients: Sequence[Tensor]) -> list[Any]:
         RuntimeError: one of them stands for a backward pass that is once differentiable. Torch leaves a node there that
             raises; but as it is on no path to a parameter, a second derivative would pass it by and be wrong.
     """
+    nodes = list(_reached(gradients))
+    if any(node.name().endswith("::Error") for node in nodes):
+        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+    return nodes
+
+
+def _reached(tensors: Sequence[Tensor]) -> Iterator[Any]:
     seen: set[Any] = set()
-    pending: list[Any] = [gradient.grad_fn for gradient in gradients if gradient.grad_fn is not None]
+    pending: list[Any] = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     while pending:
         node = pending.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.name().endswith("::Error"):
-            raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
-        pending.extend(following for following, _ in node.next_functions if following is not None)
-    return list(seen)
+        if node not in seen:
+            seen.add(node)
+            yield node
+            pending.extend(following for following, _ in node.next_functions if following is not None)
 
 
 def _culprit(objective: "Objective", index: int) -> str:
@@ -56,6 +77,8 @@ def _culprit(objective: "Objective", index: int) -> str:
     calls: list[tuple[str, nn.Module, tuple[Any, ...], Any]] = []
     handles = []
     for name, module in objective.model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
             calls.append((name, module, inputs, output))

@@ -142,7 +142,8 @@ class Diagnosis:
         if self.findings:
             found = f"{', '.join(counts)}: {self.findings[0].summary}"
         elif math.isfinite(self.loss):
-            found = "Nothing stands in the way."
+            reason = self.why("gradient_norm") if self.gradient_norm is None else None
+            found = "Nothing stands in the way." if reason is None else f"Only the loss could be measured: {reason}."
         else:
             found = (
                 "Nothing could be measured, because the loss is not finite: look for NaN or infinity in the inputs, "

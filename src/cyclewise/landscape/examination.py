@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from cyclewise.landscape.cliffs import descend, rates_around
 from cyclewise.landscape.costs import LOSS_COST
-from cyclewise.landscape.culprit import NotTwiceError
+from cyclewise.landscape.culprit import NotTwiceError, ReentrantError
 from cyclewise.landscape.flow import FEWEST_LAYERS, gradient_flow
 from cyclewise.landscape.inputs import measure_inputs
 from cyclewise.landscape.journey import look_back, start_state
@@ -99,9 +99,13 @@ class Examination:
         self.values["parameter_norm"] = float(weights.double().norm())
         with self._charged("inputs"):
             self.values["inputs"] = measure_inputs(objective)
-        with self._charged("gradient and its noise"):
-            gradient = objective.gradient()
-            self._noise()
+        try:
+            with self._charged("gradient and its noise"):
+                gradient = objective.gradient()
+                self._noise()
+        except ReentrantError:
+            self._lack(_NEEDS_A_LOSS, Unavailable.REENTRANT)
+            return
         self.values["gradient_norm"] = float(gradient.double().norm())
         self._flow()
         found = self._curvature(gradient)

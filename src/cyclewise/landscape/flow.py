@@ -297,7 +297,8 @@ def _watched(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that hold weights, by name; a weight that is computed from others belongs to its module."""
     result: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if "parametrizations" in name.split("."):
+        # A compiled script takes no hooks.
+        if "parametrizations" in name.split(".") or isinstance(module, torch.jit.ScriptModule):
             continue
         own = list(module.parameters(recurse=False))
         if is_parametrized(module):

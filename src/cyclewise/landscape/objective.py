@@ -17,6 +17,7 @@ from cyclewise.copies import copied
 from cyclewise.errors import ArgumentError
 from cyclewise.landscape.costs import BLOCK_COST
 from cyclewise.landscape.costs import LOSS_COST as LOSS_COST
+from cyclewise.landscape.culprit import refuse_reentrant
 from cyclewise.landscape.hvp import Products
 from cyclewise.landscape.stillness import Stillness, converted
 from cyclewise.loaders import Batches
@@ -115,6 +116,7 @@ class Objective:
             dtype = torch.float32
         self.dtype = dtype or torch.promote_types(self.parameters[0].dtype, self.parameters[-1].dtype)
         self.cost = 0.0
+        self._is_known_to_pass = False
         self.most_bytes = most_bytes
         self.batches = [converted(batch, dtype) for batch in listed(batches, self.device)]
         self.num_batches = len(self.batches)
@@ -154,6 +156,9 @@ class Objective:
         """Return the gradient of the loss of one batch of this rank, [P]."""
         with self.still(index):
             loss = self.batch_loss(index)
+            if not self._is_known_to_pass:
+                refuse_reentrant(loss)
+                self._is_known_to_pass = True
             gradient = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
             self.cost += 1.0 / self.num_batches
             return self.flatten(gradient)

@@ -83,7 +83,7 @@ def charts(diagnosis: "Diagnosis") -> list[Chart]:
         found.append(_plane_chart(diagnosis.plane))
     if diagnosis.journey is not None:
         found.append(_journey_chart(diagnosis.journey))
-    return found
+    return found or [Chart("Landscape", _DISTANCE, "loss", [], empty=str(diagnosis).rsplit(" loss ", 1)[0])]
 
 
 def _conclusion(diagnosis: "Diagnosis") -> str:

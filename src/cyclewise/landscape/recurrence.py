@@ -206,7 +206,8 @@ def _find(objective: Objective) -> tuple[list[nn.RNNBase], list[nn.Module], bool
 
     try:
         for module in objective.model.modules():
-            if next(module.parameters(), None) is not None:
+            # A compiled script takes no hooks.
+            if not isinstance(module, torch.jit.ScriptModule) and next(module.parameters(), None) is not None:
                 handles.append(module.register_forward_pre_hook(called, with_kwargs=True))
         with objective.still(0), torch.no_grad():
             objective.batch_loss(0)

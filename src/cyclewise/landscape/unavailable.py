@@ -24,6 +24,7 @@ class Unavailable(str, Enum):
     LOSS_NOT_FINITE = "the loss is not finite"
     GRADIENT_NOT_FINITE = "the gradient is not finite"
     CURVATURE_NOT_FINITE = "the curvature is not finite"
+    REENTRANT = "gradients do not pass torch.utils.checkpoint(use_reentrant=True) here; pass use_reentrant=False"
     NOT_TWICE = "the loss cannot be differentiated twice"
     NO_CURVATURE_MEASURED = "the curvature could not be computed"
     ZERO_GRADIENT = "the gradient is zero"

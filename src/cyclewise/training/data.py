@@ -53,13 +53,15 @@ class Data:
         Args:
             inputs: tensor or array, or a tuple or dict of them, first dimension N; NumPy's float64 becomes torch's
                 default type, tensors keep theirs.
-            targets: tensor or array, first dimension N; likewise.
+            targets: tensor or array, or a tuple or dict of them, first dimension N; likewise. The loss function gets
+                them as they are here.
             valid_fraction: fraction of the N samples set aside for validation, drawn at random; 0.0: none.
             batch_size: samples per batch; the last batch of an epoch may be smaller.
             seed: draws the split and the order of each epoch.
 
         Raises:
-            ArgumentError: lengths differ, the arrays are empty, or the split leaves nothing to train on.
+            ArgumentError: lengths differ, the arrays are empty or sparse, or the split leaves nothing to train on.
+            ArgumentTypeError: an array holds no numbers.
 
         Example:
             >>> data = Data.from_arrays(torch.randn(100, 4), torch.zeros(100), batch_size=30)
@@ -130,7 +132,7 @@ class ArrayLoader:
 
     Args:
         inputs: tensor, or tuple or dict of tensors, first dimension N.
-        targets: tensor, first dimension N.
+        targets: likewise, the same N.
         batch_size: samples per batch.
         seed: seeds the order of the passes; None keeps the order of the arrays.
 
@@ -149,8 +151,9 @@ class ArrayLoader:
         self.num_passes = 0
         self.num_batches = 0
         self._arrays = (inputs, targets)
-        self._num_samples = len(targets)
-        self._device = targets.device
+        first = _first(targets)
+        self._num_samples = len(first)
+        self._device = first.device
         self._seed = seed
         self._rank, self._num_ranks, self._is_even = 0, 1, True
         self._resume_at: int | None = None
@@ -245,10 +248,16 @@ def _tensors(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_tensors(f"{name}[{i}]", item) for i, item in enumerate(value))
     try:
-        return as_tensor(value)
+        tensor = as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else describe(value)
         raise ArgumentTypeError(f"{name} must be an array of numbers, got {got}; encode it as numbers first") from error
+    if tensor.layout != torch.strided:
+        raise ArgumentError(
+            f"{name} must be dense, got a tensor of layout {tensor.layout}; pass {name}.to_dense(), or batches that "
+            "your own loader makes dense"
+        )
+    return tensor
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -290,6 +299,13 @@ def _length(name: str, value: Any) -> int:
             "the first dimension counts the samples"
         )
     return len(value)
+
+
+def _first(value: Any) -> Tensor:
+    while isinstance(value, (dict, tuple)):
+        value = next(iter(value.values() if isinstance(value, dict) else value))
+    assert isinstance(value, Tensor)
+    return value
 
 
 def _pick(value: Any, indices: Tensor) -> Any:

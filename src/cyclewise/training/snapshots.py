@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe, instance, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from cyclewise.training import bundle
 from cyclewise.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Snapshots(Callback):
         cycle_ends: the step after each cycle, counted within the fit, rising: ``policy.cycle_ends``.
         directory: where to write them, as ``snapshot-001.pt`` for the first cycle and so on; None keeps them in
             memory, on the CPU. A file is written whole or not at all. One that cannot be written (a full disk) is a
-            warning, and that snapshot is kept in memory.
+            warning, and that snapshot is kept in memory. One fit, one directory: a fit refuses one with snapshots that
+            this object has not written, unless a checkpoint of that very fit has been resumed.
 
     Attributes:
         cycle_ends: as given.
@@ -64,6 +66,7 @@ class Snapshots(Callback):
         self._numbers = {end: number for number, end in enumerate(self.cycle_ends, 1)}
         # By the step after the cycle, so that one that is run again finds the place of its snapshot.
         self._kept: dict[int, dict[str, Any] | Path] = {}
+        self._owns_files = False
 
     @property
     def states(self) -> "SnapshotStates":
@@ -71,16 +74,22 @@ class Snapshots(Callback):
         return SnapshotStates([self._kept[end] for end in sorted(self._kept)])
 
     def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
-        """Refuse cycles that end after the fit.
+        """Refuse cycles that end after the fit, and the directory of another one.
 
         Raises:
             ArgumentError: a cycle ends after the last step.
+            CheckpointError: the directory holds the snapshots of another fit, whose ensemble would be mixed up.
         """
-        del learner
         if self.cycle_ends[-1] > total_steps:
             raise ArgumentError(
                 f"cycle_ends must lie within the {total_steps} steps of the fit, got {self.cycle_ends[-1]}; {_WAY_OUT}"
             )
+        if self.directory is not None:
+            # Every rank writes, maybe on a disk of its own; all must end where one does.
+            is_own = self._owns_files or _is_resumed(learner)
+            complaints = learner.runtime.gather(None if is_own else self._other_fit(self.directory))
+            if any(complaints):
+                raise CheckpointError(next(filter(None, complaints)))
 
     def on_step_end(self, learner: "Learner", step: int, loss: Tensor) -> None:
         """Keep the weights if a cycle ends with this step."""
@@ -110,6 +119,7 @@ class Snapshots(Callback):
                 f"state must hold snapshots of the cycles that end at {self.cycle_ends}, got some of steps {foreign}; "
                 "resume with the policy that was saved"
             )
+        self._owns_files = True
         self._kept = {end: self._found(item) if isinstance(item, str) else item for end, item in kept.items()}
 
     def _keep(self, end: int, state: dict[str, Any]) -> None:
@@ -129,6 +139,16 @@ class Snapshots(Callback):
             )
         else:
             self._kept[end] = path
+            self._owns_files = True
+
+    def _other_fit(self, directory: Path) -> str | None:
+        files = sorted(path.name for path in directory.glob("snapshot-*.pt"))
+        if not files:
+            return None
+        return (
+            f"directory must hold no snapshots of another fit, got {str(directory)!r} with {len(files)} that this one "
+            f"has not written, such as {files[0]}; pass another folder, or delete them if they are not needed"
+        )
 
     def _found(self, name: str) -> Path:
         if self.directory is None:
@@ -191,6 +211,15 @@ def _checked(cycle_ends: Any) -> list[int]:
     if not ends or any(a >= b for a, b in pairwise(ends)):
         raise ArgumentError(f"cycle_ends must be at least one step, and rise, got {ends}; {_WAY_OUT}")
     return ends
+
+
+def _is_resumed(learner: "Learner") -> bool:
+    """Return whether the fit that begins was cut off, and the Learner has resumed a checkpoint in the middle of it."""
+    last = learner.last_checkpoint
+    if last is None or last.parent.resolve() not in learner.own_directories:
+        return False
+    # The steps of a fit that was cut off are part of the history once it has ended.
+    return any(found.step > learner.history.num_steps for found in bundle.find(last))
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Any]:
