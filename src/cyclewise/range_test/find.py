@@ -18,7 +18,7 @@ from cyclewise.range_test import suggest
 from cyclewise.range_test.checks import check, check_groups, check_numbers, check_own_step, check_precision
 from cyclewise.range_test.curve import Curve, finite
 from cyclewise.range_test.doubt import is_unclear, link, refuse, starts_too_high
-from cyclewise.range_test.overfitting import least_share
+from cyclewise.range_test.overfitting import TIMES_LEARNED, least_share
 from cyclewise.range_test.result import RangeTest, Refusal, StopReason
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
@@ -237,7 +237,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
             memory=trial.memory(),
             has_momentum=trial.has_momentum(),
             num_samples=trial.num_samples,
-            highest=min(highest, learned_at),
+            highest=min(highest, TIMES_LEARNED * learned_at),
             least_share=least_share(total_steps),
         )
         overfit_lr = max(highest, max_lr) if math.isfinite(highest) else None

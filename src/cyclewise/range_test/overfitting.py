@@ -27,6 +27,9 @@ _USUAL_STEPS = 250
 # A valley of few batches and looks may be chance: of the peak that the training loss gives, a run of the usual length
 # is left at least this share.
 _LEAST_SHARE = 0.15
+# How many times the rate at which the held-out loss has learned what it can a peak may be: of few batches, it may seem
+# to have learned it too early.
+TIMES_LEARNED = 3.0
 # The held-out loss has learned what it can where this share of its fall has happened, and it is not above its lowest by
 # more than so many standard errors.
 _LEARNED_SHARE = 0.95
