@@ -12,6 +12,7 @@ from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.loaders import check_loader
 from cyclewise.state import Snapshot
 from cyclewise.training.data import ArrayLoader
+from cyclewise.training.samplers import sampler_state, samplers_of, set_sampler_state
 
 
 def global_rng() -> dict[str, Any]:
@@ -70,6 +71,7 @@ class Place:
         self.num_batches = 0
         self.is_within = False
         self._generators = Snapshot(data=(loader, also)).generators()
+        self._samplers = samplers_of(loader)
         self._at_start: dict[str, Any] = {}
         self._loaded: Mapping[str, Any] | None = None
         self._also = also
@@ -171,7 +173,11 @@ class Place:
             )
 
     def _states(self) -> dict[str, Any]:
-        return {"global": global_rng(), "loader": [_generator_state(generator) for generator in self._generators]}
+        return {
+            "global": global_rng(),
+            "loader": [_generator_state(generator) for generator in self._generators],
+            "samplers": [sampler_state(sampler) for sampler in self._samplers],
+        }
 
     def _set(self, states: Mapping[str, Any]) -> None:
         found = [_kind(_generator_state(generator)) for generator in self._generators]
@@ -184,6 +190,9 @@ class Place:
         set_global_rng(states["global"])
         for generator, state in zip(self._generators, states["loader"], strict=True):
             _set_generator_state(generator, state)
+        # Runs of before there were any have none.
+        for sampler, state in zip(self._samplers, states.get("samplers", ()), strict=False):
+            set_sampler_state(sampler, state)
 
 
 def has_state(loader: Any) -> bool:
