@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from cyclewise.cli import app
+from cyclewise.training import Learner
 
 LEARNER = """
 import sys
@@ -118,3 +120,34 @@ def test_a_fit_that_diverges_has_one_document():
     assert values["error_type"] == "DivergedError"
     assert values["history"]["loss"]
     assert result.stderr.endswith(f"error: {values['error']}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max-lr", "0.1"], ""),
+        (["--max-lr", "0.1", "--run", "run"], "stopped at step 4; the same command goes on from there\n"),
+    ],
+)
+def test_an_interrupted_fit_says_so_and_what_goes_on(monkeypatch, arguments, said):
+    steps = []
+
+    def interrupted(outputs, targets):
+        steps.append(1)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(outputs, targets)
+
+    monkeypatch.setattr("cyclewise.training.learner.Learner.fit_one_cycle", _with_loss(interrupted))
+    result = run("fit", LEARNER.format(model="nn.Linear(4, 2)"), *arguments)
+    assert (result.exit_code, result.stderr, result.stdout) == (130, "interrupted\n", said)
+
+
+def _with_loss(loss_fn):
+    original = Learner.fit_one_cycle
+
+    def fit(learner, *arguments, **options):
+        learner.loss_fn = loss_fn
+        return original(learner, *arguments, **options)
+
+    return fit

@@ -44,6 +44,10 @@ def fit(
             try:
                 history = learner.fit_one_cycle(epochs, max_lr, pct_start=pct_start, wd=wd, callbacks=callbacks)
                 output.say(str(history))
+            except KeyboardInterrupt:
+                if run is not None and run.exists():
+                    output.say(f"stopped at step {learner.history.num_steps}; the same command goes on from there")
+                raise
             except (SuggestionError, DivergedError) as stopped:
                 history, error = learner.history if learner.history.num_steps else None, stopped
         records = [record for record in (found, history) if record is not None]

@@ -43,7 +43,10 @@ def exit_status(
     """
     try:
         yield
-    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
         raise
     except (Exception, SystemExit) as error:  # the user's own sys.exit() says nothing of what became of the command
         if show_traceback:
