@@ -100,11 +100,11 @@ def train(directory, kind, *, cut=None, resumes=False):
         learn.resume(directory)
     callback = Cut()
     callback.at_step = cut
-    learn.fit(cw.Constant(lr=0.02, total_steps=20), callbacks=[callback, cw.Checkpoint(directory, every_steps=3)])
+    learn.fit(cw.Constant(lr=0.02, total_steps=12), callbacks=[callback, cw.Checkpoint(directory, every_steps=3)])
     return model.weight.detach().clone()
 
 
-@pytest.mark.parametrize("cut", [6, 9, 12])  # in the middle of a pass, at its end, and in the third
+@pytest.mark.parametrize("cut", [6, 9])  # in the middle of a pass, and at its end
 @pytest.mark.parametrize("kind", MAKERS)
 def test_the_order_goes_on(tmp_path, kind, cut):
     whole = train(tmp_path / "whole", kind)
