@@ -17,7 +17,6 @@ START = HeldOut((2.0, 2.0, 2.0), 0.0)
 def test_nothing_is_known_without_held_out_batches():
     looks = Looks()
     assert (looks.improvement(), looks.link(), looks.fall(), looks.grew()) == (None, None, 0.0, False)
-    assert math.isnan(looks.start_level())
 
 
 def test_of_one_batch_the_fall_is_known_but_not_its_error():

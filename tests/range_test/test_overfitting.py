@@ -51,39 +51,6 @@ def test_a_loss_that_blows_up_has_risen(end):
     assert travel([1.0, 0.2, end]).highest_rate(100) == pytest.approx(1.4 * 0.2 / 50)
 
 
-@pytest.mark.parametrize(
-    ("losses", "rate"),
-    [
-        ([[0.9, 0.9], [0.5, 0.5], [0.0, 0.08], [0.06, 0.0], [0.0, 0.0]], 0.3),  # 96 % of the fall, then only noise
-        ([[0.9, 0.9], [0.5, 0.5], [0.0, 0.12], [0.06, 0.0], [0.0, 0.0]], 0.4),
-        ([[0.9, 0.9], [0.5, 0.5], [0.04, 0.04], [0.02, 0.02], [0.0, 0.0]], 0.5),  # little is left, but that clearly
-        ([0.9, 0.0, math.inf], 0.2),
-        ([1.0, 1.1], math.inf),
-        ([math.nan], math.inf),
-        ([], math.inf),
-    ],
-)
-def test_the_held_out_loss_tells_where_it_has_learned_what_it_can(losses, rate):
-    assert travel(losses, rates=[0.1, 0.2, 0.3, 0.4, 0.5][: len(losses)]).learned_at(start=1.0) == rate
-
-
-def test_of_few_samples_the_rate_is_no_higher_than_that():
-    torch.manual_seed(0)
-    inputs = torch.randn(300, 8)
-    targets = (inputs[:, 0] > 0).long()
-    loader = DataLoader(TensorDataset(inputs, targets), batch_size=20, shuffle=True)
-    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
-    courses = []
-    original = Course.learned_at
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Course, "learned_at", lambda self, start: courses.append(original(self, start)) or courses[-1])
-        result = cw.lr_find(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, loader)
-        patch.setattr(Course, "learned_at", lambda self, start: result.max_lr / 6.0)
-        lower = cw.lr_find(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, loader)
-    assert result.max_lr <= 3.0 * courses[0] < math.inf
-    assert lower.max_lr == pytest.approx(0.5 * result.max_lr)
-
-
 def test_eight_looks_from_the_first_step_to_the_last():
     course = Course(52)
     steps = []
@@ -153,17 +120,6 @@ def test_the_length_of_the_run_is_what_it_depends_on():
     short, long, usual = (find(200, total_steps=steps) for steps in (250, 2500, None))
     assert short.max_lr == pytest.approx(10 * long.max_lr)
     assert usual.max_lr == short.max_lr
-
-
-@pytest.mark.parametrize(("total_steps", "share"), [(None, 0.15), (250, 0.15), (2500, 0.015)])
-def test_a_valley_takes_no_more_than_so_much_off(monkeypatch, total_steps, share):
-    monkeypatch.setattr(Course, "learned_at", lambda self, start: math.inf)
-    monkeypatch.setattr(Course, "highest_rate", lambda self, total_steps: math.inf)
-    free = find(200, total_steps=total_steps)
-    monkeypatch.setattr(Course, "highest_rate", lambda self, total_steps: 1e-9)
-    least = find(200, total_steps=total_steps)
-    assert least.max_lr == least.overfit_lr == pytest.approx(share * free.max_lr)
-    assert free.overfit_lr is None
 
 
 def test_many_samples_are_not_looked_at_this_way():

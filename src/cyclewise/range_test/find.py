@@ -18,7 +18,6 @@ from cyclewise.range_test import suggest
 from cyclewise.range_test.checks import check, check_groups, check_numbers, check_own_step, check_precision
 from cyclewise.range_test.curve import Curve, finite
 from cyclewise.range_test.doubt import is_unclear, link, refuse, starts_too_high
-from cyclewise.range_test.overfitting import TIMES_LEARNED, least_share
 from cyclewise.range_test.result import RangeTest, Refusal, StopReason
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
@@ -227,20 +226,16 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
     if refusal is None:
         curve = seen.curves[-1].usable()
         reading = suggest.read(curve.lr, curve.loss)
-        total_steps, highest, learned_at = dict(settings)["total_steps"], math.inf, math.inf
-        if seen.course is not None:
-            highest = seen.course.highest_rate(total_steps)
-            learned_at = seen.course.learned_at(seen.looks.start_level())
+        highest = math.inf if seen.course is None else seen.course.highest_rate(dict(settings)["total_steps"])
         max_lr, interval = suggest.suggest(
             curve.lr,
             reading,
             memory=trial.memory(),
             has_momentum=trial.has_momentum(),
             num_samples=trial.num_samples,
-            highest=min(highest, TIMES_LEARNED * learned_at),
-            least_share=least_share(total_steps),
+            highest=highest,
         )
-        overfit_lr = max(highest, max_lr) if math.isfinite(highest) else None
+        overfit_lr = highest if math.isfinite(highest) else None
     if dict(settings)["start_lr"] is not None and starts_too_high(seen, max_lr):
         refusal, max_lr, interval, overfit_lr = Refusal.STARTS_TOO_HIGH, None, None, None
     return RangeTest(

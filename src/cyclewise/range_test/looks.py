@@ -59,15 +59,13 @@ class Looks:
                 best = max(best, float(gains.mean()) / error)
         return best
 
-    def start_level(self) -> float:
-        """Return the mean loss before training; NaN where nothing is held out."""
-        return math.nan if self.start is None or not self.start.losses else float(np.mean(self.start.losses))
-
     def fall(self) -> float:
         """Return the share of the loss before training that the best late look is lower by; 0.0 if unknown."""
-        start = self.start_level()
+        if self.start is None or not self.start.losses:
+            return 0.0
+        start = float(np.mean(self.start.losses))
         best = min((float(np.mean(look.losses)) for look in self.late), default=start)
-        return (start - best) / abs(start) if start and math.isfinite(start - best) else 0.0
+        return (start - best) / abs(start) if start and math.isfinite(best) else 0.0
 
     def link(self) -> float | None:
         """Return the clearest link between inputs and targets after the start; None if unknown."""

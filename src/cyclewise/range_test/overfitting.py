@@ -24,32 +24,12 @@ _FARTHER = 1.4
 _MEAN_RATE = 0.5
 # Length of a run, in steps, where nobody says.
 _USUAL_STEPS = 250
-# A valley of few batches and looks may be chance: of the peak that the training loss gives, a run of the usual length
-# is left at least this share.
-_LEAST_SHARE = 0.15
-# How many times the rate at which the held-out loss has learned what it can a peak may be: of few batches, it may seem
-# to have learned it too early.
-TIMES_LEARNED = 3.0
-# The held-out loss has learned what it can where this share of its fall has happened, and it is not above its lowest by
-# more than so many standard errors.
-_LEARNED_SHARE = 0.95
-_RISE_IN_STANDARD_ERRORS = 2.0
-
-
-def least_share(total_steps: int | None) -> float:
-    """Return the share of a peak that no course may bring it below; `total_steps` is the length of the run, None: 250.
-
-    >>> least_share(None), least_share(2500)
-    (0.15, 0.015)
-    """
-    return _LEAST_SHARE * _USUAL_STEPS / (total_steps or _USUAL_STEPS)
 
 
 class Course:
     """The held-out loss on the way through a sweep of `num_steps` steps.
 
     Attributes:
-        rates: rate of the last update before each look.
         way: sum of the rates until each look.
         losses: what each look saw, one loss per held-out batch.
 
@@ -58,24 +38,19 @@ class Course:
         >>> losses = iter([1.0, 0.5, 0.4, 0.5, 0.8])
         >>> for rate in (1e-3, 2e-3, 4e-3, 8e-3, 16e-3):
         ...     course.update(rate, lambda: [next(losses)])
-        >>> course.learned_at(start=1.0)
-        0.004
         >>> round(course.highest_rate(total_steps=100), 6), round(course.highest_rate(total_steps=1000), 7)
         (0.000194, 1.94e-05)
     """
 
     def __init__(self, num_steps: int) -> None:
-        self.rates: list[float] = []
         self.way: list[float] = []
         self.losses: list[Sequence[float]] = []
         self._stops = {round(stop) for stop in np.linspace(0, num_steps - 1, _NUM_LOOKS)}
         self._steps = 0
-        self._rate = 0.0
         self._travelled = 0.0
 
     def update(self, rate: float, score: Callable[[], Sequence[float]]) -> None:
         """Count an update at `rate`, and look at the held-out batches after it if it is time to."""
-        self._rate = rate
         self._travelled += rate
         if self._steps in self._stops:
             self._look(score)
@@ -98,47 +73,21 @@ class Course:
         lowest = int(np.argmin(means))
         if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]):
             return math.inf
-        falls = np.array(self.losses[0]) - np.array(self.losses[lowest])
-        if not _is_clear(falls, _FALL_IN_STANDARD_ERRORS):
+        if not _is_clear(np.array(self.losses[0]) - np.array(self.losses[lowest])):
             return math.inf
         fall = np.clip((means[0] - means) / (means[0] - means[lowest]), 0.0, 1.0)
         middle = math.exp(np.average(np.log(self.way), weights=fall**_POWER))
         return _FARTHER * middle / (_MEAN_RATE * (total_steps or _USUAL_STEPS))
-
-    def learned_at(self, start: float) -> float:
-        """Return the first rate at which the held-out loss has learned what it can; infinity where it does not fall.
-
-        That is where 95 % of the fall from `start` have happened and the loss is not clearly above its lowest: of one
-        that begins very high, 5 % of the fall may be what matters. The training loss may go on falling beyond, by what
-        the model learns by heart and by the chance of a batch.
-        """
-        if not self.losses:
-            return math.inf
-        means = self._means()
-        falls = start - means
-        if not falls.max() > 0.0:
-            return math.inf
-        lowest = np.array(self.losses[int(np.argmin(means))])
-        rises = [np.array(losses) - lowest for losses in self.losses]
-        return next(
-            rate
-            for rate, fall, rise in zip(self.rates, falls, rises, strict=True)
-            if fall >= _LEARNED_SHARE * falls.max() and not _is_clear(rise, _RISE_IN_STANDARD_ERRORS)
-        )
 
     def _means(self) -> Array:
         losses = np.array(self.losses, dtype=np.float64)  # [looks, batches]
         return np.where(np.isfinite(losses).all(1), losses.mean(1), math.inf)
 
     def _look(self, score: Callable[[], Sequence[float]]) -> None:
-        self.rates.append(self._rate)
         self.way.append(self._travelled)
         self.losses.append(score())
 
 
-def _is_clear(differences: Array, standard_errors: float) -> bool:
-    """Return whether the losses of the held-out batches differ by more than their noise; one alone is believed."""
-    if len(differences) < 2:
-        return bool(differences.mean() > 0.0)
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    return bool(differences.mean() > standard_errors * error)
+def _is_clear(falls: Array) -> bool:
+    """Return whether the fall over the held-out batches is more than its noise; of one batch alone it is believed."""
+    return len(falls) < 2 or bool(falls.mean() > _FALL_IN_STANDARD_ERRORS * falls.std(ddof=1) / math.sqrt(len(falls)))

@@ -127,7 +127,6 @@ def suggest(
     has_momentum: bool = False,
     num_samples: int | None = None,
     highest: float = math.inf,
-    least_share: float = 0.0,
 ) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
 
@@ -145,8 +144,7 @@ def suggest(
         memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
         has_momentum: whether the optimizer adds gradients up, as SGD's momentum does, and does not average them.
         num_samples: training samples in all; None where they are not known.
-        highest: no peak is higher, but
-        least_share: none is brought down to less than this share of what it would have been.
+        highest: no peak is higher.
     """
     reading = first_valley(reading)
     decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
@@ -157,8 +155,7 @@ def suggest(
     margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
     if has_momentum:
         margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
-    peak = edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS))
-    peak = min(peak, max(highest, least_share * peak))
+    peak = min(edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS)), highest)
     width = 10.0**_HALF_INTERVAL_DECADES
     return peak, (peak / width, peak * width)
 
