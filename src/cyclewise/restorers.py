@@ -2,6 +2,7 @@
 
 import random
 import types
+from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -48,12 +49,17 @@ def of_tensor(tensor: Tensor) -> Restorer:
     return restore
 
 
-def of_hooks(tensor: Tensor) -> Restorer:
-    """Remember the hooks on the gradient of a leaf."""
-    places = ("_backward_hooks", "_post_accumulate_grad_hooks")
+def of_extras(tensor: Tensor) -> Restorer:
+    """Remember the attributes of a tensor, and the hooks on the gradient of a leaf."""
+    attributes = dict(vars(tensor))
+    places = ("_backward_hooks", "_post_accumulate_grad_hooks") if tensor.is_leaf and tensor.requires_grad else ()
     found = [(place, hooks, dict(hooks or ())) for place in places for hooks in [getattr(tensor, place, None)]]
 
     def restore() -> None:
+        own = vars(tensor)
+        if own != attributes:
+            own.clear()
+            own.update(attributes)
         for place, hooks, items in found:
             now = getattr(tensor, place, None)
             if now is not hooks:
@@ -141,9 +147,7 @@ def of_container(container: Any) -> Restorer:
             if len(now) != len(items) or any(
                 a[0] is not b[0] or a[1] is not b[1] for a, b in zip(now, items, strict=True)
             ):
-                container.clear()
-                for key, value in items:  # not update(), which counts in a Counter
-                    container[key] = value
+                _refill(container, items)
 
     elif isinstance(container, set):
         members = set(container)
@@ -161,6 +165,21 @@ def of_container(container: Any) -> Restorer:
                 container.extend(elements)
 
     return restore
+
+
+def _refill(container: Any, items: list[tuple[Any, Any]]) -> None:
+    # By the class's own methods a Counter would count, and others refuse or log.
+    if isinstance(container, OrderedDict):
+        OrderedDict.clear(container)
+        for key, value in items:
+            OrderedDict.__setitem__(container, key, value)
+    elif isinstance(container, dict):
+        dict.clear(container)
+        dict.update(container, items)
+    else:
+        container.clear()
+        for key, value in items:
+            container[key] = value
 
 
 def of_attribute(item: object, name: str) -> Restorer:

@@ -16,7 +16,7 @@ import signal
 import threading
 import types
 from array import array
-from collections import ChainMap, deque
+from collections import ChainMap, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -49,6 +49,7 @@ _MACHINERY = (
     "weakref",
 )
 _WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo")
+_PLAIN_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
 _NOT_WALKED = (
     type(None),
     bool,
@@ -126,9 +127,8 @@ class Snapshot:
         if isinstance(item, Tensor):
             if copies_tensors:
                 self._restorers.append(restorers.of_tensor(item))
-                if item.is_leaf and item.requires_grad:
-                    self._restorers.append(restorers.of_hooks(item))
-                self._visit_attributes(item, copies_tensors)
+                self._restorers.append(restorers.of_extras(item))
+                self._walk(vars(item).values(), copies_tensors)
         elif isinstance(item, (np.ndarray, array, bytearray)):
             if copies_tensors:
                 self._restorers.append(restorers.of_array(item))
@@ -138,7 +138,7 @@ class Snapshot:
             if copies_tensors or len(item) <= _LARGEST_DATASET_CONTAINER:
                 self._restorers.append(restorers.of_container(item))
                 self._walk(item.values() if isinstance(item, (dict, MutableMapping)) else item, copies_tensors)
-            if not _is_machinery(item):
+            if type(item) not in _PLAIN_CONTAINERS and not _is_machinery(item):
                 self._visit_attributes(item, copies_tensors)
         elif isinstance(item, (tuple, frozenset)):
             self._walk(item, copies_tensors)
@@ -150,12 +150,15 @@ class Snapshot:
         elif isinstance(item, torch.jit.ScriptModule):
             # Its mode and its tensors live outside of Python.
             for module in item.modules():
-                self._restorers.append(restorers.of_attribute(module, "training"))
+                if hasattr(module, "training"):  # a frozen one has no mode
+                    self._restorers.append(restorers.of_attribute(module, "training"))
             self._walk((*item.parameters(), *item.buffers()), copies_tensors)
         elif not _is_machinery(item) and not _is_running_iterator(item):
             if isinstance(item, DataLoader):
-                # Their tensors and long lists are state. Its data set, which they may lead to, is met before them.
-                self._samplers |= {id(item.sampler), id(item.batch_sampler)}
+                # Their tensors and long lists are state; torch's have none but their generator's. The data set, which
+                # they may lead to, is met before them.
+                samplers = (item.sampler, item.batch_sampler)
+                self._samplers |= {id(s) for s in samplers if not type(s).__module__.startswith("torch.")}
             copies_tensors = (copies_tensors or id(item) in self._samplers) and not isinstance(item, Dataset)
             self._visit_attributes(item, copies_tensors)
 

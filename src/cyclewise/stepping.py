@@ -4,8 +4,9 @@ Shared by the range test, the measurements and the Learner, so that they all mea
 optimizer update, made from `accumulation_steps` batches whose losses are averaged.
 """
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -260,8 +261,27 @@ def _with_derivatives_of_its_own(compute: Callable[[], Any]) -> Any:
         if torch.is_grad_enabled() or not lacks_graph(error):
             raise
     with torch.enable_grad():
-        result = compute()
-    return result.detach() if isinstance(result, Tensor) else result
+        return detached(compute())
+
+
+def detached(value: Any) -> Any:
+    """Return a model's output without its graph; of other objects than containers and tensors the object itself.
+
+    >>> detached((torch.ones(1, requires_grad=True) * 2, {"a": 1}))
+    (tensor([2.]), {'a': 1})
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(detached, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(detached, value))
+    if isinstance(value, MutableMapping):
+        made = copy.copy(value)
+        for key, item in value.items():
+            made[key] = detached(item)
+        return made
+    return value
 
 
 def lacks_graph(error: RuntimeError) -> bool:

@@ -113,3 +113,11 @@ def test_a_file_cannot_be_a_store(tmp_path):
         f"store {str(tmp_path / 'store')!r} cannot be used ([Errno 17] File exists: {str(tmp_path / 'store')!r}); "
         "pass another folder, or leave store out"
     )
+
+
+def test_a_disk_that_was_full_for_the_last_run_only_costs_nothing(tmp_path, counting, full_at):
+    num_runs = len(TWO) * 3
+    full_at([1 + num_runs])  # the try, and all runs but the last
+    comparison = local(make=counting, store=tmp_path / "store")
+    assert {row.name for row in comparison.rows} == set(TWO)
+    assert num_files(tmp_path / "made") == num_runs

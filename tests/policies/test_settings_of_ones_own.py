@@ -14,6 +14,14 @@ class Shape(enum.Enum):
     FLAT = "flat"
 
 
+class Mode(str, enum.Enum):
+    UP = "up"
+
+
+class Level(enum.IntEnum):
+    HIGH = 2
+
+
 def halved(rate):
     return rate / 2
 
@@ -78,3 +86,9 @@ def test_one_step_gives_floats():
     values = [policy.lr(3), policy.momentum(3), policy.weight_decay(3)]
     assert [type(value) for value in values] == [float] * 3
     assert values == [0.5, 0.9, 0.25]
+
+
+@pytest.mark.parametrize("how", [Mode.UP, Level.HIGH, {Mode.UP: 1}])
+def test_enums_that_are_text_or_numbers_come_back_equal(how):
+    policy = Held(10, how)
+    assert cw.policy_from_dict(json.loads(json.dumps(policy.to_dict()))) == policy

@@ -170,6 +170,30 @@ def test_a_scripted_model_keeps_its_mode():
     assert all(torch.equal(now, then) for now, then in zip(model.buffers(), before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_frozen_script_has_no_mode():
+    frozen = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()))
+    model = nn.Sequential(frozen, nn.Linear(4, 1))
+    before = model[1].weight.detach().clone()
+    find(model)
+    assert torch.equal(model[1].weight, before)
+
+
+class Refusing(dict):
+    """Takes no items after it is made."""
+
+    def __setitem__(self, key, value):
+        raise TypeError("fixed")
+
+
+def test_a_dict_that_refuses_items_is_given_back():
+    fixed = Refusing(a=1)
+    snapshot = Snapshot(fixed)
+    dict.__setitem__(fixed, "a", 2)
+    snapshot.restore()
+    assert fixed == {"a": 1}
+
+
 class Shuffled(Sampler):
     """Shuffles its own indices, and counts its passes, in place."""
 

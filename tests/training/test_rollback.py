@@ -47,6 +47,12 @@ def recorded(epochs, valid_losses=None):
         ([[1.0, 0.5, 0.2, 0.1], [0.1, 2.0, 0.3, 0.15]], True),  # a spike that it got over
         ([[-1.0, -2.0, -3.0, -4.0], [-4.0, -4.0, -4.0, -3.9]], True),
         ([[1.0, 0.5], []], True),
+        (
+            [[0.05, 0.9, 0.4, 0.7, 0.5, 0.3, 0.8, 0.5], [0.4, 0.6, 0.3, 0.5, 0.2, 0.4, 0.3, 0.5]],
+            True,
+        ),  # one lucky batch
+        ([[1.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0]], False),
+        ([[1.0, 1.5, 2.3, 3.4, 5.1, 7.6, 11.4, 17.1]], False),
     ],
 )
 def test_the_end_of_an_epoch_tells_whether_it_is_healthy(epochs, is_healthy):
@@ -151,3 +157,24 @@ def test_hidden_buffers_and_what_is_trained_are_resumed(tmp_path, others):
     again.fit(policy, callbacks=callbacks("cut"))
     assert torch.equal(again.model.size, whole.model.size)
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), whole.model.parameters(), strict=True))
+
+
+def buffered(size):
+    model = nn.Linear(10, 1)
+    model.register_buffer("spread", torch.full((1, 4), 3.0).expand(3, 4), persistent=False)
+    model.register_buffer("mask", torch.ones(size), persistent=False)
+    data = cw.Data.from_arrays(INPUTS, TARGETS, batch_size=64, seed=0)
+    return cw.Learner(model, data, loss_fn=F.mse_loss, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+                      progress=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "saved", "then"), [(4, 4, 4), (4, 6, 6), (6, 4, 6)])
+def test_buffers_that_cannot_be_written_to_are_exchanged_and_larger_ones_stay(tmp_path, own, saved, then):
+    first = buffered(saved)
+    first.fit(cw.Constant(lr=0.01, total_steps=2))
+    first.save(tmp_path)
+    again = buffered(own)
+    again.model.spread = torch.zeros(1, 4).expand(3, 4)
+    again.load(tmp_path)
+    assert bool((again.model.spread == 3.0).all())
+    assert len(again.model.mask) == then

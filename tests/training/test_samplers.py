@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 import cyclewise as cw
+from cyclewise.training.samplers import sampler_state, set_sampler_state
 
 INPUTS = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
 DATA = TensorDataset(INPUTS, INPUTS.sum(1, keepdim=True))
@@ -70,6 +71,27 @@ class InBatches(Seeded):
         return len(DATA) // 16
 
 
+class Odd(Seeded):
+    """Holds what cannot be written in place, or kept at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.swapped = np.arange(4, dtype=">i4")
+        self.wide = np.arange(4, dtype=np.longdouble)
+        self.fixed = np.broadcast_to(np.arange(4), (2, 4))
+        self.spread = torch.ones(1, 4).expand(3, 4)
+        self.weight = nn.Parameter(torch.ones(2))
+        self.order = None
+        self.left = np.arange(len(DATA))
+        self.long = list(range(20_000))
+
+    def __iter__(self):
+        self.order = np.arange(len(DATA)) if self.order is None else self.order
+        np.random.default_rng(self.epoch).shuffle(self.order)
+        self.left = self.left[:-1]
+        return super().__iter__()
+
+
 MAKERS = {
     "counter": lambda: {"sampler": Seeded(), "batch_size": 16},
     "numpy counter": lambda: {"sampler": Seeded(np.int64), "batch_size": 16},
@@ -78,6 +100,7 @@ MAKERS = {
     "list": lambda: {"sampler": Shuffling(list), "batch_size": 16},
     "tensor": lambda: {"sampler": Shuffling(lambda order: torch.tensor(list(order))), "batch_size": 16},
     "own state": lambda: {"sampler": WithState(), "batch_size": 16},
+    "odd": lambda: {"sampler": Odd(), "batch_size": 16},
     "batch sampler": lambda: {"batch_sampler": InBatches()},
     "within torch's": lambda: {"batch_sampler": torch.utils.data.BatchSampler(Seeded(), 16, drop_last=False)},
 }
@@ -111,3 +134,18 @@ def test_the_order_goes_on(tmp_path, kind, cut):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut", kind, cut=cut)
     assert torch.equal(train(tmp_path / "cut", kind, resumes=True), whole)
+
+
+def test_what_cannot_be_written_in_place_is_put_in_its_place():
+    first, second = Odd(), Odd()
+    list(first)
+    state = sampler_state(first)
+    assert {"wide", "long"}.isdisjoint(state)
+    set_sampler_state(second, state)
+    assert second.epoch == 1
+    assert isinstance(second.order, np.ndarray)
+    assert (second.order == first.order).all()
+    assert (len(second.left), type(second.left)) == (len(DATA) - 1, np.ndarray)
+    assert torch.equal(second.spread, first.spread)
+    list(first)
+    assert not (state["order"]["NumPy array"].numpy() == first.order).all()

@@ -115,3 +115,40 @@ def test_an_ensemble_of_a_learner_is_scored_by_a_loss_of_whole_batches():
     )
     learn.fit_sgdr(T_0=1, num_cycles=2, max_lr=0.1, snapshots=True)
     assert learn.ensemble().last(1).evaluate() == pytest.approx(learn.evaluate())
+
+
+def test_of_an_average_only_the_logits_are_known():
+    batches = [{"x": torch.ones(4, 3), "labels": torch.zeros(4).long()}]
+    model = OfDicts(2)
+    ensemble = Ensemble(model, [model.state_dict()], cw.Data(batches, batches), takes_dicts=True, progress=False,
+                        metrics={"loss of the model": lambda output, batch: output.loss})  # fmt: skip
+    with pytest.raises(AttributeError, match="the average over an ensemble has logits and no 'loss'"):
+        ensemble.evaluate()
+
+
+class EnergyAndForces(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        energy = self.net(x)
+        return energy, torch.autograd.grad(energy.sum(), x, create_graph=True)[0]
+
+
+def test_predictions_of_a_model_that_takes_derivatives_keep_no_graph():
+    inputs = torch.randn(8, 3)
+    batches = [(inputs, (torch.zeros(8, 1), torch.zeros(8, 3)))]
+    seen = []
+    learn = cw.Learner(
+        EnergyAndForces(),
+        cw.Data(batches, batches),
+        loss_fn=lambda outputs, targets: nn.functional.mse_loss(outputs[0], targets[0]),
+        metrics={"energy": lambda outputs, targets: seen.append(outputs) or float(outputs[0].mean())},
+        progress=False,
+    )
+    energy, forces = learn.predict(inputs)
+    assert (energy.requires_grad, forces.requires_grad) == (False, False)
+    learn.evaluate()
+    assert not any(part.requires_grad for part in seen[0])

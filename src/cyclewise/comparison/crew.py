@@ -75,8 +75,10 @@ class Crew:
                 raise outcome.error
             yield outcome
         if self._store is not None and self._full is not None:
+            failure = self._full
             self._keep()  # while the last runs ended there may have come room
-            raise self._store.cannot_write(self._full, len(self._unkept)) from self._full
+            if self._unkept or any(key not in self._runs for key in jobs):
+                raise self._store.cannot_write(failure, len(self._unkept)) from failure
 
     def _begun(self, jobs: Mapping[str, Job]) -> Iterator[tuple[str, Job]]:
         for pair in jobs.items():

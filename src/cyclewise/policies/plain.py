@@ -23,12 +23,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
-        if all(type(key) is str for key in value):
+        if all(isinstance(key, str) for key in value):
             return {key: plain(item) for key, item in value.items()}
         return {_ITEMS: [[plain(key), plain(item)] for key, item in value.items()]}
     if isinstance(value, float):
         return float(value)
-    if value is None or type(value) in (bool, int, str):
+    if value is None or isinstance(value, (int, str)):
         return value
     return value.tolist() if hasattr(value, "tolist") else {_TEXT: identity.text(value)}  # arrays and their scalars
 

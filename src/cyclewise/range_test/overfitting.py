@@ -69,19 +69,14 @@ class Course:
         """
         if not self.losses:
             return math.inf
-        means = self._means()
+        losses = np.array(self.losses, dtype=np.float64)  # [looks, batches]
+        means = np.where(np.isfinite(losses).all(1), losses.mean(1), math.inf)
         lowest = int(np.argmin(means))
-        if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]):
-            return math.inf
-        if not _is_clear(np.array(self.losses[0]) - np.array(self.losses[lowest])):
+        if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]) or not _is_clear(losses[0] - losses[lowest]):
             return math.inf
         fall = np.clip((means[0] - means) / (means[0] - means[lowest]), 0.0, 1.0)
         middle = math.exp(np.average(np.log(self.way), weights=fall**_POWER))
         return _FARTHER * middle / (_MEAN_RATE * (total_steps or _USUAL_STEPS))
-
-    def _means(self) -> Array:
-        losses = np.array(self.losses, dtype=np.float64)  # [looks, batches]
-        return np.where(np.isfinite(losses).all(1), losses.mean(1), math.inf)
 
     def _look(self, score: Callable[[], Sequence[float]]) -> None:
         self.way.append(self._travelled)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -51,8 +51,8 @@ class Ensemble:
         metrics: ``{name: function(outputs, targets) -> number}``, averaged over samples, or objects with ``update``,
             ``compute`` and ``reset``; for a classifier the outputs are the logarithms of the averaged probabilities,
             for a batch that is a dict the targets are ``batch["labels"]``.
-        takes_dicts: whether, of a batch that is a dict, metrics and `loss_fn` get an output like the model's own, with
-            the averages as its ``logits``, and the whole batch, as they do from a Learner.
+        takes_dicts: whether, of a batch that is a dict, metrics and `loss_fn` get the whole batch, as they do from a
+            Learner, and where the model's output is no tensor the averages as ``output.logits``.
         progress: True, False, or "auto": a bar where standard error is a terminal.
 
     Raises:
@@ -101,7 +101,7 @@ class Ensemble:
         self._progress: Progress = progress
         self._members = [_Member(states[:], index) for index in range(len(states))]
         self._is_classifier: bool | None = None
-        self._output: Any = None
+        self._gives_tensors = True
 
     def __len__(self) -> int:
         return len(self._members)
@@ -248,8 +248,9 @@ class Ensemble:
 
     def _forward(self, inputs: Any) -> Tensor:
         # A copy, since the loader may yield the same tensors to the next member.
-        output = self._output = forward(self._model, copied(inputs, device_of(self._model)))
-        if not isinstance(output, Tensor):
+        output = forward(self._model, copied(inputs, device_of(self._model)))
+        self._gives_tensors = isinstance(output, Tensor)
+        if not self._gives_tensors:
             output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
         if not isinstance(output, Tensor) or output.ndim == 0:
             raise ArgumentError(
@@ -273,9 +274,10 @@ class Ensemble:
                     "got one without targets; use predict()"
                 )
             num_samples += len(average)
-            outputs, targets = average.to(device), to_device(targets, device)
-            if isinstance(targets, Mapping):
-                outputs = _with_logits(self._output, outputs)
+            outputs: Any = average.to(device)
+            targets = to_device(targets, device)
+            if isinstance(targets, Mapping) and not self._gives_tensors:
+                outputs = _Averages(logits=outputs)
             if not self._is_classifier:
                 sums["loss"] += float(self._loss(outputs, targets)) * len(average)
             for name, function in functions.items():
@@ -326,18 +328,14 @@ def _split(batch: Any) -> tuple[Any, Any]:
     return (batch, None) if isinstance(batch, Tensor) else split_batch(batch)
 
 
-def _with_logits(output: Any, logits: Tensor) -> Any:
-    """Return an output like the model's own, with other logits."""
-    if isinstance(output, Tensor):
-        return logits
-    if hasattr(output, "_replace"):
-        return output._replace(logits=logits)
-    made = copy.copy(output)
-    if isinstance(made, MutableMapping):
-        made["logits"] = logits
-    else:
-        object.__setattr__(made, "logits", logits)
-    return made
+class _Averages(dict[str, Any]):
+    """An output of which only the logits are known, by attribute as by key."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the average over an ensemble has logits and no {name!r}") from None
 
 
 def _labels(targets: Any) -> Any:

@@ -25,9 +25,9 @@ def restore_buffers(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
             own, value = module._buffers[name], saved.get(prefix + name)
             if value is None:
                 continue
-            if own is not None and own.shape == value.shape:
+            if own is not None and own.shape == value.shape and own.is_contiguous():
                 own.copy_(value)
-            else:  # it has grown since
+            elif own is None or own.numel() <= value.numel():  # it has grown since, or cannot be written to
                 module._buffers[name] = value.to(device=None if own is None else own.device, copy=True)
 
 

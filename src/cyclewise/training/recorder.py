@@ -129,7 +129,9 @@ class Recorder:
         start = self._losses[0]
         best = min(start, *(epoch.train_loss for epoch in self._epochs))
         end = float(np.mean(losses[-max(1, len(losses) // 4) :]))
-        return end <= best + max(0.5 * (start - best), 0.1 * abs(best))
+        # How much a loss differs from the next, which a few that explode leave as it was.
+        noise = 1.05 * float(np.median(np.abs(np.diff(losses)))) if len(losses) > 1 else 0.0
+        return end <= best + max(0.5 * (start - best), 0.1 * abs(best)) + 2.0 * noise
 
     def history(self) -> History:
         """Return what was recorded; losses still on the device are read, finite or not."""

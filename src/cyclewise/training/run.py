@@ -315,7 +315,8 @@ class Run:
     def _keep_if_good(self) -> None:
         if self._good and (self._good[-1]["progress"]["num_steps"] == self.num_steps or not self.recorder.is_healthy()):
             return
-        self._good = [*self._good[-1:], copy.deepcopy(self._state_for_rollback())]
+        del self._good[:-1]  # before there is a third
+        self._good.append(copy.deepcopy(self._state_for_rollback()))
 
     def _state_for_rollback(self) -> dict[str, Any]:
         step = self.step

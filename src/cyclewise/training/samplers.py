@@ -1,6 +1,7 @@
 """The state of samplers: those of somebody's own count their passes, or shuffle what they hold, unseen."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 _NUMBERS = (bool, int, float, str, type(None))
+# Longer lists and arrays are data: they would be copied at every pass, and kept in every checkpoint.
+_LONGEST_LIST = 10_000
+_LONGEST_ARRAY = 1_000_000
+_ARRAY = "NumPy array"
 
 
 def samplers_of(loader: Any) -> list[Any]:
@@ -28,30 +33,43 @@ def sampler_state(sampler: Any) -> dict[str, Any]:
     ...     def __init__(self):
     ...         self.epoch, self.order, self.source = 3, np.arange(3), object()
     >>> sampler_state(Counting())
-    {'epoch': 3, 'order': tensor([0, 1, 2])}
+    {'epoch': 3, 'order': {'NumPy array': tensor([0, 1, 2])}}
     """
     if _has_state(sampler):
-        return {"own": sampler.state_dict()}
+        return {"own": copy.deepcopy(sampler.state_dict())}
     return {name: _kept(value) for name, value in getattr(sampler, "__dict__", {}).items() if _is_kept(value)}
 
 
 def set_sampler_state(sampler: Any, state: Mapping[str, Any]) -> None:
-    """Give a sampler the state that :func:`sampler_state` returned; arrays and lists are written in place."""
+    """Give a sampler the state that :func:`sampler_state` returned, arrays and lists in place where that can be."""
     if _has_state(sampler):
         if "own" in state:
-            sampler.load_state_dict(state["own"])
+            sampler.load_state_dict(copy.deepcopy(state["own"]))
         return
     attributes = getattr(sampler, "__dict__", {})
-    for name, value in state.items():
+    for name, saved in state.items():
         own = attributes.get(name)
-        if isinstance(own, np.ndarray) and own.shape == tuple(value.shape):
-            own[...] = value.numpy()
-        elif isinstance(own, Tensor) and own.shape == value.shape:
-            own.copy_(value)
-        elif isinstance(own, list):
-            own[:] = value
-        else:
-            attributes[name] = value
+        value = saved[_ARRAY].numpy().copy() if isinstance(saved, Mapping) else saved
+        if not _is_written(own, value):
+            attributes[name] = value.clone() if isinstance(value, Tensor) else copy.copy(value)
+
+
+def _is_written(own: Any, value: Any) -> bool:
+    """Write the value into what is there; return whether that could be done."""
+    if type(own) is list and type(value) is list:
+        own[:] = value
+        return True
+    if isinstance(own, np.ndarray) and isinstance(value, np.ndarray):
+        can_be = own.shape == value.shape and own.flags.writeable
+        if can_be:
+            own[...] = value
+        return can_be
+    if isinstance(own, Tensor) and isinstance(value, Tensor):
+        can_be = own.shape == value.shape and own.is_contiguous()
+        if can_be:
+            own.detach().copy_(value)
+        return can_be
+    return False
 
 
 def _has_state(sampler: Any) -> bool:
@@ -60,17 +78,19 @@ def _has_state(sampler: Any) -> bool:
 
 def _is_kept(value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return bool(value.dtype.kind in "biuf")
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return type(value) in (list, tuple) and all(type(item) in _NUMBERS for item in value)
-    return isinstance(value, (Tensor, np.bool_, np.number)) or type(value) in _NUMBERS
+        return value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and value.size <= _LONGEST_ARRAY
+    if isinstance(value, Tensor):
+        return value.layout is torch.strided and value.numel() <= _LONGEST_ARRAY
+    if type(value) in (list, tuple):
+        return len(value) <= _LONGEST_LIST and all(type(item) in _NUMBERS for item in value)
+    return isinstance(value, (np.bool_, np.number)) or type(value) in _NUMBERS
 
 
 def _kept(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
+        return {_ARRAY: torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=True, order="C"))}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
-    return type(value)(value) if isinstance(value, (list, tuple)) else value
+    return copy.copy(value)

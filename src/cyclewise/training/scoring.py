@@ -10,7 +10,7 @@ from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.landscape.parts import batch_size
 from cyclewise.mismatch import add_note, shape
-from cyclewise.stepping import Step, batch_loss, evaluating, forward, split_batch
+from cyclewise.stepping import Step, batch_loss, detached, evaluating, forward, split_batch
 from cyclewise.training.data import Data
 from cyclewise.training.metrics import DICT_BATCHES
 from cyclewise.training.parts import Parts
@@ -128,8 +128,9 @@ def score(step: Step, model: nn.Module, metrics: Mapping[str, Any], loader: Any,
     outputs: list[Any] = []
 
     def remember(*arguments: Any, **named: Any) -> Any:
-        outputs[:] = [model(*arguments, **named)]
-        return outputs[0]
+        made = model(*arguments, **named)
+        outputs[:] = [detached(made)]
+        return made
 
     streaming = {name: metric for name, metric in metrics.items() if isinstance(metric, StreamingMetric)}
     for metric in streaming.values():
