@@ -126,12 +126,15 @@ class Recorder:
         losses = self._losses[self._epochs[-2].step if len(self._epochs) > 1 else 0 :]
         if not losses:
             return True
-        start = self._losses[0]
-        best = min(start, *(epoch.train_loss for epoch in self._epochs))
-        end = float(np.mean(losses[-max(1, len(losses) // 4) :]))
-        # How much a loss differs from the next, which a few that explode leave as it was.
-        noise = 1.05 * float(np.median(np.abs(np.diff(losses)))) if len(losses) > 1 else 0.0
-        return end <= best + max(0.5 * (start - best), 0.1 * abs(best)) + 2.0 * noise
+        # Not the first loss alone: a lucky batch would be better than all that follow.
+        first = self._losses[: self._epochs[0].step]
+        start = float(np.median(first[: max(1, len(first) // 3)]))
+        means = [epoch.train_loss for epoch in self._epochs]
+        end = losses[-max(1, len(losses) // 4) :]
+        # By how much a loss differs from the next, which a few that explode leave as it was.
+        noise = float(np.median(np.abs(np.diff(losses)))) / math.sqrt(len(end)) if len(losses) > 1 else 0.0
+        is_near = means[-1] <= _near(means[0], min(means))
+        return is_near and float(np.mean(end)) <= _near(start, min(start, *means)) + noise
 
     def history(self) -> History:
         """Return what was recorded; losses still on the device are read, finite or not."""
@@ -162,3 +165,8 @@ class Recorder:
         self._pending = []
         self._losses = state["losses"].tolist()
         self._epochs = [Epoch.from_dict(epoch) for epoch in state["epochs"]]
+
+
+def _near(start: float, best: float) -> float:
+    """Return how high a loss near the best may be: half of the way up to the start, or a tenth above the best."""
+    return best + max(0.5 * (start - best), 0.1 * abs(best))
