@@ -49,26 +49,20 @@ def of_tensor(tensor: Tensor) -> Restorer:
     return restore
 
 
-def of_extras(tensor: Tensor) -> Restorer:
-    """Remember the attributes of a tensor, and the hooks on the gradient of a leaf."""
-    attributes = dict(vars(tensor))
-    places = ("_backward_hooks", "_post_accumulate_grad_hooks") if tensor.is_leaf and tensor.requires_grad else ()
-    found = [(place, hooks, dict(hooks or ())) for place in places for hooks in [getattr(tensor, place, None)]]
+def of_hooks(tensor: Tensor) -> Restorer:
+    """Remember the hooks on the gradient of a leaf."""
+    found = [(place, getattr(tensor, place, None)) for place in ("_backward_hooks", "_post_accumulate_grad_hooks")]
+    contents = [of_container(hooks) for _, hooks in found if hooks is not None]
 
     def restore() -> None:
-        own = vars(tensor)
-        if own != attributes:
-            own.clear()
-            own.update(attributes)
-        for place, hooks, items in found:
+        for place, hooks in found:
             now = getattr(tensor, place, None)
             if now is not hooks:
                 if now is not None:
                     now.clear()  # torch may hold on to it
                 setattr(tensor, place, hooks)
-            if hooks is not None and dict(hooks) != items:
-                hooks.clear()
-                hooks.update(items)
+        for refill in contents:
+            refill()
 
     return restore
 

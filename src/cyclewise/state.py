@@ -127,8 +127,9 @@ class Snapshot:
         if isinstance(item, Tensor):
             if copies_tensors:
                 self._restorers.append(restorers.of_tensor(item))
-                self._restorers.append(restorers.of_extras(item))
-                self._walk(vars(item).values(), copies_tensors)
+                if item.is_leaf and item.requires_grad:
+                    self._restorers.append(restorers.of_hooks(item))
+                self._visit(vars(item), copies_tensors)
         elif isinstance(item, (np.ndarray, array, bytearray)):
             if copies_tensors:
                 self._restorers.append(restorers.of_array(item))

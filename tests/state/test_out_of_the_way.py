@@ -105,6 +105,17 @@ def test_hooks_that_were_there_stay():
     assert calls == ["first", "first"]
 
 
+def test_a_tensor_that_a_parameter_holds_is_given_back_when_another_takes_its_place():
+    weight = nn.Parameter(torch.ones(2))
+    weight.average = average = torch.full((2,), 3.0)
+    snapshot = Snapshot(weight)
+    weight.average = weight.average * 0.9
+    average.zero_()
+    snapshot.restore()
+    assert weight.average is average
+    assert average.tolist() == [3.0, 3.0]
+
+
 def test_an_expanded_buffer_gets_its_values_back():
     model = small()
     model.register_buffer("mask", torch.ones(1, 3).expand(4, 3))
