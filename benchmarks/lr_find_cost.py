@@ -23,8 +23,7 @@ from recording import record
 
 NUM_STEPS = 100
 REPEATS = 7
-
-
+# Optimizer and training samples.
 TASKS = {"SGD": ("SGD", 7680), "AdamW": ("AdamW", 7680), "AdamW, 480 samples": ("AdamW", 480)}
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from benchmarks.lr_regret import data, models
+from benchmarks.lr_regret.splits import classes, few, images_only, raw, shifted, times
 from cyclewise.state import preserve, seed_everything
 
 Loss = Callable[..., Tensor]
@@ -108,33 +109,6 @@ def reconstruction(outputs: Tensor, targets: Tensor) -> Tensor:
 def column(outputs: Tensor, targets: Tensor) -> Tensor:
     """Squared error of a column of outputs against a vector of targets."""
     return functional.mse_loss(outputs.squeeze(1), targets)
-
-
-def images_only(split: data.Split) -> data.Split:
-    """Return the split with its inputs as targets."""
-    return split[0], split[0], split[2], split[2]
-
-
-def times(split: data.Split, factor: float) -> data.Split:
-    """Return the split with its targets multiplied."""
-    return split[0], factor * split[1], split[2], factor * split[3]
-
-
-def raw(split: data.Split, decades: tuple[int, int] = (0, 2)) -> data.Split:
-    """Return the split with features of very different sizes, usually from 1 to 100, and means as far from zero."""
-    sizes = torch.logspace(*decades, split[0].shape[1])
-    return sizes * (split[0] + 2.0), split[1], sizes * (split[2] + 2.0), split[3]
-
-
-def classes(split: data.Split, keep: range) -> data.Split:
-    """Return the samples of some classes, their labels unchanged."""
-    train, valid = ((targets >= keep.start) & (targets < keep.stop) for targets in (split[1], split[3]))
-    return split[0][train], split[1][train], split[2][valid], split[3][valid]
-
-
-def shifted(split: data.Split, pixels: int) -> data.Split:
-    """Return the split with its images moved to the side."""
-    return split[0].roll(pixels, -1), split[1], split[2].roll(pixels, -1), split[3]
 
 
 def pretrained(
@@ -400,11 +374,6 @@ TEST: tuple[Task, ...] = (
     Task("likelihood-made-sgdm", partial(models.mlp, 10, 32, 2, activation=nn.Tanh), heavy, gaussian_likelihood,
          partial(data.regression, 10, noise=0.1, seed=27), 32, 400, "loss below zero"),
 )  # fmt: skip
-
-
-def few(split: data.Split, count: int) -> data.Split:
-    """Return the split with its first so many training samples."""
-    return split[0][:count], split[1][:count], split[2], split[3]
 
 
 def flat(split: data.Split) -> data.Split:

@@ -215,7 +215,8 @@ def _functions(
 
 
 def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
-    is_bounded = dict(settings)["end_lr"] is not None
+    given = dict(settings)
+    is_bounded = given["end_lr"] is not None
     refusal, related = refuse(seen, is_bounded=is_bounded), None
     if refusal in (Refusal.NO_IMPROVEMENT, Refusal.UNRELATED):
         related = trial.is_related()
@@ -226,7 +227,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
     if refusal is None:
         curve = seen.curves[-1].usable()
         reading = suggest.read(curve.lr, curve.loss)
-        highest = math.inf if seen.course is None else seen.course.highest_rate(dict(settings)["total_steps"])
+        highest = math.inf if seen.course is None else seen.course.highest_rate(given["total_steps"])
         max_lr, interval = suggest.suggest(
             curve.lr,
             reading,
@@ -236,7 +237,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
             highest=highest,
         )
         overfit_lr = highest if math.isfinite(highest) else None
-    if dict(settings)["start_lr"] is not None and starts_too_high(seen, max_lr):
+    if given["start_lr"] is not None and starts_too_high(seen, max_lr):
         refusal, max_lr, interval, overfit_lr = Refusal.STARTS_TOO_HIGH, None, None, None
     return RangeTest(
         curve=seen.curves[0] if seen.curves else Curve(np.zeros(0), np.zeros(0)),
