@@ -12,6 +12,8 @@ from cyclewise.errors import ArgumentError
 # arXiv:2504.02507, section 4: how fast mean and variance follow, from how many deviations on a norm is clipped, and how
 # many steps are only watched.
 _SMOOTHING = 0.97
+# Share of the mean below which the deviation is not believed.
+_LEAST_DEVIATION = 0.1
 _DEVIATIONS = 2.5
 _WARMUP_STEPS = 25
 
@@ -97,14 +99,16 @@ class AutoClip:
             return
         norm = _norm(gradients).detach().float()
         if self._mean is None or self._variance is None:
-            if not bool(norm.isfinite()):  # what a scaler skips would leave no mean to compare with
+            # What a scaler skips would leave no mean to compare with; after zeros, any gradient would be an outlier.
+            if not bool(norm.isfinite() & (norm > 0)):
                 return
             self._watched.append(norm)
             if len(self._watched) == _WARMUP_STEPS:
                 norms = torch.stack(self._watched)
                 self._mean, self._variance, self._watched = norms.mean(), norms.var(), []
             return
-        deviation = self._variance.sqrt()
+        # Norms that hardly vary would make outliers of all that come after them, for ever.
+        deviation = torch.maximum(self._variance.sqrt(), _LEAST_DEVIATION * self._mean)
         z = (norm - self._mean) / deviation.clamp_min(1e-12)
         limit = self._mean + _DEVIATIONS**2 / z.clamp_min(_DEVIATIONS) * deviation
         clipped = torch.where(z > _DEVIATIONS, torch.minimum(limit, norm), norm)

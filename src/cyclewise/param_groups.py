@@ -119,7 +119,7 @@ def check_extra(optimizer: Optimizer, extra: Mapping[str, Policy]) -> dict[str, 
         key = "betas" if name == "beta2" else name
         for group in optimizer.param_groups:
             is_number = key == "betas" or type(group.get(key)) in (int, float) or isinstance(group.get(key), Tensor)
-            if name in ("lr", "params") or key not in group or not is_number:
+            if name in ("lr", "params", "betas") or key not in group or not is_number:
                 known = sorted(key for key, value in group.items() if type(value) in (int, float) and key != "lr")
                 raise PolicyError(
                     f"extra must name numbers in the parameter groups of {type(optimizer).__name__}, got {name!r}; "

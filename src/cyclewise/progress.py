@@ -35,7 +35,7 @@ class Bar:
     def tell(self, text: str) -> None:
         """Print a line that stays, above the bar or in the log file."""
         if self._display is not None:
-            self._display.console.print(text, highlight=False)
+            self._display.console.print(text, markup=False, highlight=False)
         elif self._prints_lines:
             print(text, file=sys.stderr, flush=True)
 
@@ -80,11 +80,11 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
     from rich.progress import Progress as Display
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Display(*columns, console=Console(stderr=True)) as display:
         yield Bar(display, display.add_task(description, total=total, note=""))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
+import cyclewise as cw
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.recurrence import memory
 from cyclewise.landscape.unavailable import Unavailable
@@ -364,3 +365,15 @@ def test_cost_bits_and_no_trace():
     assert all(p.grad is None for p in model.parameters())
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
     assert "forward" not in vars(model.layer)
+
+
+def test_a_recurrent_layer_with_a_forward_pass_of_its_own_is_not_measured_as_another():
+    class Dropped(nn.LSTM):
+        def forward(self, x, hx=None):
+            return super().forward(nn.functional.dropout(x, 0.1, self.training), hx)[0]
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Dropped(8, 16, batch_first=True), nn.Flatten(), nn.Linear(160, 4))
+    d = cw.diagnose(model, nn.functional.cross_entropy, [(torch.randn(32, 10, 8), torch.arange(32) % 4)])
+    assert d.gradient_norm is not None
+    assert not any(finding.kind.endswith("_memory") for finding in d.findings)

@@ -141,6 +141,12 @@ def test_any_hyperparameter_moves_by_the_same_algebra():
         cw.PolicyLR(optimizer, policy).load_state_dict(state)
 
 
+def test_both_betas_are_no_number():
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    with pytest.raises(cw.PolicyError, match="got 'betas'"):
+        cw.PolicyLR(optimizer, cw.Constant(lr=0.1, total_steps=5), extra={"betas": RULE_FREE})
+
+
 @pytest.mark.parametrize("name", ["beta3", "lr", "nesterov", "params"])
 def test_an_unknown_hyperparameter_is_refused(name):
     with pytest.raises(cw.PolicyError) as caught:

@@ -101,3 +101,12 @@ def test_a_rollback_gives_up_after_five():
     learn = make_learner(data=cw.Data(bombed()), on_divergence="rollback")
     with pytest.warns(UserWarning, match="rolled back"), pytest.raises(cw.DivergedError):
         learn.fit(cw.Constant(lr=0.05, total_steps=20))
+
+
+def test_auto_clip_is_not_stuck_after_norms_that_did_not_vary():
+    clip = AutoClip()
+    parameter = torch.zeros(1, requires_grad=True)
+    for k in range(400):
+        parameter.grad = torch.tensor([0.0 if k < 25 else 1.0 if k < 60 else 1.2])
+        clip([parameter])
+    assert float(parameter.grad) == pytest.approx(1.2)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -215,10 +215,16 @@ def _find(objective: Objective) -> tuple[list[nn.RNNBase], list[nn.Module], bool
     finally:
         for handle in handles:
             handle.remove()
-    layers = [module for module in calls if isinstance(module, nn.RNNBase) and module not in packed]
+    layers = [module for module in calls if _is_known(module) and module not in packed]
     repeated = [module for module, count in calls.items() if count >= _FEWEST_STEPS]
     candidates = [module for module in objective.model.modules() if module in repeated]
     return layers, [module for module in candidates if not isinstance(module, nn.RNNBase)], bool(packed)
+
+
+def _is_known(module: nn.Module) -> TypeGuard[nn.RNNBase]:
+    """Return whether it is one of torch's recurrent layers, with its own forward pass; a subclass may have another."""
+    forwards = [kind.forward for kind in (nn.RNN, nn.LSTM, nn.GRU)]
+    return isinstance(module, nn.RNNBase) and "forward" not in vars(module) and type(module).forward in forwards
 
 
 @contextmanager

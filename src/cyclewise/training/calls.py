@@ -107,8 +107,9 @@ class Calls:
         if not self._ahead:
             return None
         number = self.num_fits + 1
-        call = self._ahead.popleft()
+        call = self._ahead[0]
         check_policy(number, call["policy"], policy)
+        self._ahead.popleft()
         return FinishedFit(unpacked(call["history"]), call["snapshots"], call["places"])
 
     def state_dict(self) -> list[dict[str, Any]]:

@@ -266,7 +266,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         check_owned(self.optimizer, self.model)
         check_trains(self.optimizer)
         callbacks = checkpoints_last(callbacks, self)
-        saved, self.interrupted = self.interrupted, None
+        saved = self.interrupted
         groups_at_start = decay.hyperparameters(self.optimizer) if saved is None else saved["groups_at_start"]
         step = self._step()
         with ExitStack() as stack:
@@ -285,6 +285,8 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
                 callback.on_fit_start(self, run.total_steps)
             if saved is not None:
                 run.load_state_dict(saved)
+                # Only now: a call that was refused can be made again, corrected.
+                self.interrupted = None
                 if run.place.is_within and not run.place.can_resume_within:
                     warnings.warn(
                         "train_loader cannot be taken up in the middle of a pass, so this epoch's rest is skipped and "

@@ -82,6 +82,9 @@ class SaveMethods(Parts):
                 f"directory must hold a checkpoint to load, got {str(directory)!r}: {exists}; pass the directory of a "
                 "Checkpoint, or what learn.save() has returned"
             )
+        # Another run: what an earlier resume() remembered of the old one no longer counts.
+        self.interrupted = None
+        self.calls.load([])
         return found[0].step
 
 
