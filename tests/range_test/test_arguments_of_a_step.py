@@ -88,28 +88,3 @@ def test_a_learner_names_the_options_that_it_has():
     )
     with pytest.raises(cw.ArgumentTypeError, match=f"^{re.escape(message)}$"):
         learn.lr_find(nsteps=3)
-
-
-def test_a_loss_that_refuses_the_targets_of_other_samples_is_no_obstacle():
-    allowed = torch.arange(192) % 3
-    inputs = torch.randn(192, 6, generator=torch.Generator().manual_seed(0))
-    inputs[:, 0] = allowed.float()
-
-    def choosy(outputs, targets):
-        if not torch.equal(targets, torch.round(outputs[:, 3]).long()):
-            raise FloatingPointError("a target beyond the sample's length")
-        return nn.functional.cross_entropy(outputs[:, :3], targets)
-
-    class Pointer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(6, 3)
-
-        def forward(self, x):
-            return torch.cat([self.layer(x), x[:, :1]], 1)
-
-    model = Pointer()
-    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, allowed), batch_size=16)
-    result = cw.lr_find(model, torch.optim.SGD(model.parameters(), lr=0.1), choosy, data, progress=False)
-    assert result.link is None
-    assert result.num_steps > 0

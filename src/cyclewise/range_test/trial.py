@@ -338,9 +338,9 @@ def _comparing(step: Step | None) -> Iterator[list[float]]:
             with torch.no_grad():
                 try:
                     gaps.append(float(own(outputs.detach(), targets.roll(len(targets) // 2, 0))) - float(loss))
-                except Exception:
-                    # These targets were never meant for these outputs: only the true ones' errors are the user's.
-                    pass
+                except RuntimeError as error:
+                    if not lacks_graph(error):
+                        raise
         return loss
 
     step.loss_fn = both
@@ -364,16 +364,11 @@ def _with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[
         count = min(num_exchanges, len(targets) - 1)
         shifts = [1 + i * (len(targets) - 1) // count for i in range(count)]
         try:
-            losses = [step.loss_fn(outputs, targets)]
+            losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
         except RuntimeError as error:
             if lacks_graph(error):  # it takes a derivative of the outputs
                 return None
             raise
-        try:
-            losses += [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in shifts]
-        except Exception:
-            # These targets were never meant for these outputs: only the true ones' errors are the user's.
-            return None
     return [float(loss) for loss in losses]
 
 

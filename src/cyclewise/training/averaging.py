@@ -44,14 +44,14 @@ class WeightAverage(Callback):
         """Begin with the present weights."""
         del total_steps
         self._num_steps, self._own = 0, []
-        self._average = [parameter.detach().clone() for parameter in _averaged(learner.model)]
+        self._average = [_wide(parameter).clone() for parameter in _averaged(learner.model)]
 
     def on_step_end(self, learner: "Learner", step: int, loss: Tensor) -> None:
         """Take the weights of the step in."""
         del loss
         self._num_steps = step + 1
         decay = min(self.decay, (1 + self._num_steps) / (10 + self._num_steps))
-        weights = [parameter.detach() for parameter in _averaged(learner.model)]
+        weights = [_wide(parameter) for parameter in _averaged(learner.model)]
         torch._foreach_lerp_(self._average, weights, 1.0 - decay)
 
     def on_validation_start(self, learner: "Learner") -> None:
@@ -82,6 +82,11 @@ class WeightAverage(Callback):
 
 def _averaged(model: nn.Module) -> list[Tensor]:
     return [p for p in model.parameters() if p.is_floating_point() or p.is_complex()]
+
+
+def _wide(parameter: Tensor) -> Tensor:
+    # In 16 bits, what a step adds to the average would be rounded away.
+    return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32))
 
 
 def _write(model: nn.Module, values: list[Tensor]) -> None:

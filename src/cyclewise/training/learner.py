@@ -337,11 +337,11 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         self.history = self.history.followed_by(self._last_fit)
         if run.sets_decay:
             decay.put_back(self.optimizer, run.groups_at_start)
-        try:
-            for callback in callbacks:
-                callback.on_fit_end(self)
-        finally:
-            self.run = None
+        # All of them end, whatever one of them raises: what another was to write would be lost.
+        with ExitStack() as stack:
+            stack.callback(setattr, self, "run", None)
+            for callback in reversed(callbacks):
+                stack.callback(callback.on_fit_end, self)
 
     def steps_in(self, name: str, epochs: float) -> int:
         """Return the updates in so many epochs, at least 1; `name` is the argument's in a message."""

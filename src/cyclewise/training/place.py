@@ -155,6 +155,9 @@ class Place:
         self._set(state["now"])
         if isinstance(self.loader, ArrayLoader):
             self.loader.load_state_dict(state["loader"], is_within=self.is_within)
+        elif has_state(self.loader) and not self.is_within and state["loader"] is not None:
+            # Between passes too: it may count them itself.
+            self.loader.load_state_dict(_unplain(state["loader"]))
 
     def _new_pass(self) -> Iterator[Any]:
         self.num_passes += 1

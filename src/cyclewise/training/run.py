@@ -16,7 +16,7 @@ from cyclewise.policies.base import highest
 from cyclewise.progress import Bar
 from cyclewise.scheduler import PolicyLR
 from cyclewise.stepping import Step
-from cyclewise.training import hidden
+from cyclewise.training import hidden, optimizer_state
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.calls import as_text, check_policy
 from cyclewise.training.data import Data
@@ -343,7 +343,7 @@ class Run:
         step = self.step
         step.model.load_state_dict(good["model"])
         hidden.restore_buffers(step.model, good.get("buffers", {}))
-        step.optimizer.load_state_dict(copy.deepcopy(good["optimizer"]))
+        optimizer_state.load(step.optimizer, copy.deepcopy(good["optimizer"]))
         if step.scaler is not None:
             step.scaler.load_state_dict(good["scaler"])
         if step.clip is not None:

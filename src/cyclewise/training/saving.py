@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclewise._validation import describe
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
-from cyclewise.training import bundle, hidden
+from cyclewise.training import bundle, hidden, optimizer_state
 from cyclewise.training.calls import packed, unpacked
 from cyclewise.training.parts import Parts
 from cyclewise.training.place import Place
@@ -240,7 +240,7 @@ def restore_weights(learner: Parts, state: Mapping[str, Any], path: Path) -> Non
             "make the Learner with the one that was saved"
         )
     try:
-        learner.optimizer.load_state_dict(state["optimizer"])
+        optimizer_state.load(learner.optimizer, state["optimizer"])
     except ValueError as error:
         raise CheckpointError(
             f"the checkpoint {str(path)!r} is of another optimizer ({error}); make the Learner with the one that was "
