@@ -12,10 +12,10 @@ from cyclewise.errors import ArgumentError
 # arXiv:2504.02507, section 4: how fast mean and variance follow, from how many deviations on a norm is clipped, and how
 # many steps are only watched.
 _SMOOTHING = 0.97
-# Share of the mean below which the deviation is not believed.
-_LEAST_DEVIATION = 0.1
 _DEVIATIONS = 2.5
 _WARMUP_STEPS = 25
+# Share of the mean below which the deviation is not believed.
+_LEAST_DEVIATION = 0.1
 
 
 class Clip(Protocol):

@@ -120,7 +120,8 @@ def check_extra(optimizer: Optimizer, extra: Mapping[str, Policy]) -> dict[str, 
         for group in optimizer.param_groups:
             is_number = key == "betas" or type(group.get(key)) in (int, float) or isinstance(group.get(key), Tensor)
             if name in ("lr", "params", "betas") or key not in group or not is_number:
-                known = sorted(key for key, value in group.items() if type(value) in (int, float) and key != "lr")
+                known = [key for key, value in group.items() if type(value) in (int, float) and key != "lr"]
+                known = sorted([*known, "beta2"] if "betas" in group else known)
                 raise PolicyError(
                     f"extra must name numbers in the parameter groups of {type(optimizer).__name__}, got {name!r}; "
                     f"it has: {', '.join(known)}"

@@ -15,7 +15,9 @@ WITHOUT_EFFECT = {
 
 def imported(source):
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cyclewise."):
+        if isinstance(node, ast.ImportFrom) and node.module == "cyclewise":
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cyclewise."):
             yield node.module.split(".")[1]
 
 

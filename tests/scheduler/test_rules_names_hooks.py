@@ -143,7 +143,7 @@ def test_any_hyperparameter_moves_by_the_same_algebra():
 
 def test_both_betas_are_no_number():
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    with pytest.raises(cw.PolicyError, match="got 'betas'"):
+    with pytest.raises(cw.PolicyError, match="got 'betas'; it has: beta2, eps, weight_decay"):
         cw.PolicyLR(optimizer, cw.Constant(lr=0.1, total_steps=5), extra={"betas": RULE_FREE})
 
 
