@@ -24,7 +24,7 @@ from recording import record
 NUM_STEPS = 100
 REPEATS = 7
 # Optimizer and training samples.
-TASKS = {"SGD": ("SGD", 7680), "AdamW": ("AdamW", 7680), "AdamW, 480 samples": ("AdamW", 480)}
+TASKS = {"SGD": ("SGD", 7680), "AdamW": ("AdamW", 7680), "AdamW, 1600 samples": ("AdamW", 1600), "AdamW, 480 samples": ("AdamW", 480)}
 
 
 def task(name: str) -> tuple[nn.Module, torch.optim.Optimizer, DataLoader[tuple[torch.Tensor, ...]]]:

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam
 
 from benchmarks.diagnosis.subjects import Subject, below_limit, layers, made
 from benchmarks.lr_regret import data, models
-from benchmarks.lr_regret.tasks import heavy
+from benchmarks.lr_regret.task import heavy
 
 Build = Callable[[int], Subject]
 cross_entropy, mse = functional.cross_entropy, functional.mse_loss

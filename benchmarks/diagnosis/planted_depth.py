@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, RMSprop
 from benchmarks.diagnosis.planted import Build, cross_entropy, flat, images, mse
 from benchmarks.diagnosis.subjects import Subject, layers, made
 from benchmarks.lr_regret import data, models
-from benchmarks.lr_regret.tasks import heavy
+from benchmarks.lr_regret.task import heavy
 
 Draw = Callable[[Tensor], Any]
 

@@ -13,7 +13,7 @@ from benchmarks.diagnosis.planted import Build, cross_entropy, flat, images, mse
 from benchmarks.diagnosis.subjects import TASKS, Subject, made, of_task, sharpness
 from benchmarks.lr_regret import data, models
 from benchmarks.lr_regret.oracle import load
-from benchmarks.lr_regret.tasks import heavy
+from benchmarks.lr_regret.task import heavy
 from cyclewise import Constant
 
 # -- rates -------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST, Shuffled, Task, draw
+from benchmarks.lr_regret.task import Shuffled, Task, draw
+from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST
 from cyclewise import Policy, PolicyLR
 from cyclewise.state import preserve, seed_everything
 from cyclewise.stepping import batch_loss

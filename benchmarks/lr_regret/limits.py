@@ -26,7 +26,8 @@ from sklearn.ensemble import ExtraTreesRegressor
 import cyclewise as cw
 from benchmarks.lr_regret.oracle import load
 from benchmarks.lr_regret.regret import summary
-from benchmarks.lr_regret.tasks import DEVELOPMENT, draw
+from benchmarks.lr_regret.task import draw
+from benchmarks.lr_regret.tasks import DEVELOPMENT
 from benchmarks.recording import record
 from cyclewise.range_test import suggest
 

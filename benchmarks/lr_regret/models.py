@@ -132,3 +132,72 @@ class Autoencoder(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs."""
         return self.body(inputs)
+
+
+class Bag(nn.Module):
+    """Mean of the embeddings of a text's words, then a perceptron; word 0 is no word."""
+
+    def __init__(self, num_words: int, width: int, *widths: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(num_words, width, padding_idx=0)
+        self.body = mlp(width, *widths, flatten=False)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return the outputs."""
+        count = (words > 0).sum(1, keepdim=True).clamp(min=1)
+        return self.body(self.words(words).sum(1) / count)
+
+
+class Tables(nn.Module):
+    """A perceptron over the embeddings of several names, as click models have it."""
+
+    def __init__(self, counts: Sequence[int], width: int, *widths: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(count, width) for count in counts)
+        self.body = mlp(width * len(counts), *widths, flatten=False)
+
+    def forward(self, names: Tensor) -> Tensor:
+        """Return the outputs."""
+        return self.body(torch.cat([table(names[:, i]) for i, table in enumerate(self.tables)], 1)).squeeze(1)
+
+
+class Convolutional(nn.Module):
+    """Encoder and decoder of images by convolutions, of the images' own shape."""
+
+    def __init__(self, *channels: int) -> None:
+        super().__init__()
+        down = [nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()) for a, b in pairwise((1, *channels))]
+        up = [
+            nn.Sequential(nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(b, a, 3, padding=1))
+            for a, b in reversed(list(pairwise((1, *channels))))
+        ]
+        self.body = nn.Sequential(*down, *up)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs."""
+        return self.body(inputs)
+
+
+def waves(width: int, num_classes: int) -> nn.Sequential:
+    """Return a convolutional net over series of shape [1, T]."""
+    return nn.Sequential(
+        nn.Conv1d(1, width, 7, stride=2), nn.ReLU(), nn.Conv1d(width, width, 5, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(4 * width, num_classes),
+    )  # fmt: skip
+
+
+class Patches(nn.Module):
+    """A small vision transformer: patches of an image, their positions, layers normalised after, the mean."""
+
+    def __init__(self, size: int, patch: int, *, width: int = 32, num_layers: int = 2, num_classes: int = 10) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, patch, patch)
+        self.positions = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the outputs."""
+        hidden = self.patches(images).flatten(2).transpose(1, 2) + self.positions
+        return self.head(self.encoder(hidden).mean(1))

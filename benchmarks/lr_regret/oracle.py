@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST, Task, Trial, draw
+from benchmarks.lr_regret.task import Task, Trial, draw
+from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST
 from cyclewise import Constant, OneCycle, Policy, PolicyLR
 from cyclewise.stepping import Step, evaluating
 

@@ -29,7 +29,8 @@ with contextlib.suppress(Exception):
 
 from benchmarks.lr_regret.oracle import load
 from benchmarks.lr_regret.regret import summary
-from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST, Task, draw
+from benchmarks.lr_regret.task import Task, draw
+from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST
 from benchmarks.recording import record
 
 _SEEDS = (10, 11, 12)

@@ -20,7 +20,8 @@ import torch
 import cyclewise as cw
 from benchmarks.lr_regret.data import Split
 from benchmarks.lr_regret.oracle import load
-from benchmarks.lr_regret.tasks import DEVELOPMENT, Task, draw
+from benchmarks.lr_regret.task import Task, draw
+from benchmarks.lr_regret.tasks import DEVELOPMENT
 from benchmarks.recording import record
 from cyclewise.stepping import LossFunction
 

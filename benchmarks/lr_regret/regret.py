@@ -21,7 +21,8 @@ import torch
 
 import cyclewise as cw
 from benchmarks.lr_regret.oracle import FOLDERS, load
-from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST, Task, draw
+from benchmarks.lr_regret.task import Task, draw
+from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST
 from benchmarks.recording import environment, record
 
 LOOKS = Path(__file__).with_name("looks.jsonl")

@@ -35,3 +35,8 @@ def shifted(split: Split, pixels: int) -> Split:
 def few(split: Split, count: int) -> Split:
     """Return the split with its first so many training samples."""
     return split[0][:count], split[1][:count], split[2], split[3]
+
+
+def flat(split: Split) -> Split:
+    """Return the split with each image as a vector."""
+    return split[0].flatten(1), split[1], split[2].flatten(1), split[3]

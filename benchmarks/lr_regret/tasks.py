@@ -4,156 +4,28 @@ Nobody looks at the TEST tasks while tuning: `make bench-lr-test` appends every 
 share kinds of model but no pair of model and data set.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch import nn
+from torch.optim import Adam, AdamW, RMSprop
 
 from benchmarks.lr_regret import data, models
-from benchmarks.lr_regret.splits import classes, few, images_only, raw, shifted, times
-from cyclewise.state import preserve, seed_everything
-
-Loss = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One thing to train: everything but the learning rate.
-
-    Attributes:
-        name: model-data-optimizer.
-        build: makes the model from the global random numbers.
-        optimizer: makes the optimizer over parameters; its rate is replaced.
-        loss_fn: (outputs, targets) -> scalar.
-        split: training and validation tensors.
-        batch_size: samples per step.
-        total_steps: length of the run.
-        kind: what makes the task differ from the others, for the table.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    optimizer: Callable[..., Optimizer]
-    loss_fn: Loss
-    split: Callable[[], data.Split]
-    batch_size: int
-    total_steps: int
-    kind: str = field(default="")
-
-
-class Shuffled:
-    """Batches of tensors in a new order at each pass, by its own generator; the incomplete last batch is dropped."""
-
-    def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int, seed: int) -> None:
-        self.arrays = inputs, targets
-        self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __len__(self) -> int:
-        return len(self.arrays[1]) // self.batch_size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.arrays[1]), generator=self.generator)
-        for indices in order.split(self.batch_size)[: len(self)]:
-            yield self.arrays[0][indices], self.arrays[1][indices]
-
-
-@dataclass
-class Trial:
-    """A task drawn with one seed, ready to be trained."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    loss_fn: Loss
-    train_loader: Shuffled
-    valid: tuple[Tensor, Tensor]
-
-
-def draw(task: Task, seed: int) -> Trial:
-    """Return the task with its weights and the order of its batches drawn from `seed`."""
-    train_inputs, train_targets, valid_inputs, valid_targets = task.split()
-    with preserve():
-        seed_everything(1000 + seed)
-        model = task.build()
-    optimizer = task.optimizer(model.parameters(), lr=1e-3)
-    loader = Shuffled(train_inputs, train_targets, task.batch_size, seed)
-    return Trial(model, optimizer, task.loss_fn, loader, (valid_inputs, valid_targets))
-
-
-def gaussian_likelihood(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Negative log likelihood of a Gaussian whose mean and log scale the model gives: goes below zero."""
-    mean, log_scale = outputs[:, :1], outputs[:, 1:].clamp(-8.0, 8.0)
-    return (log_scale + 0.5 * ((targets - mean) * torch.exp(-log_scale)) ** 2).mean()
-
-
-def per_symbol(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over all positions of all sequences."""
-    return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
-
-
-def scaled(loss_fn: Loss, factor: float) -> Loss:
-    """Return the loss times a constant, as a sum over samples or an odd unit would make it."""
-    return lambda outputs, targets: factor * loss_fn(outputs, targets)
-
-
-def reconstruction(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared error against the flattened target."""
-    return functional.mse_loss(outputs, targets.flatten(1))
-
-
-def column(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared error of a column of outputs against a vector of targets."""
-    return functional.mse_loss(outputs.squeeze(1), targets)
-
-
-def pretrained(
-    build: Callable[[], nn.Module], split: Callable[[], data.Split], *, num_steps: int, lr: float = 2e-3,
-    fresh_head: bool = False,
-) -> Callable[[], nn.Module]:  # fmt: skip
-    """Return a builder of models that were trained on other data, once, with fixed seed; a head may be drawn anew."""
-    kept: dict[str, Any] = {}
-
-    def train() -> dict[str, Any]:
-        with preserve():
-            seed_everything(77)
-            model = build()
-            inputs, targets, _, _ = split()
-            loader = Shuffled(inputs, targets, 64, 77)
-            optimizer = Adam(model.parameters(), lr=lr)
-            done = 0
-            while done < num_steps:
-                for batch_inputs, batch_targets in loader:
-                    optimizer.zero_grad()
-                    functional.cross_entropy(model(batch_inputs), batch_targets).backward()
-                    optimizer.step()
-                    done += 1
-            return model.state_dict()
-
-    def make() -> nn.Module:
-        if not kept:
-            kept.update(train())
-        model = build()
-        fresh = [tensor.clone() for tensor in list(model.parameters())[-2:]]
-        model.load_state_dict(kept)
-        if fresh_head:
-            with torch.no_grad():
-                for tensor, value in zip(list(model.parameters())[-2:], fresh, strict=True):
-                    tensor.copy_(value)
-        return model
-
-    return make
-
-
-heavy = partial(SGD, momentum=0.9)
-nesterov = partial(SGD, momentum=0.9, nesterov=True, weight_decay=5e-4)
-plain = SGD
-cross_entropy = functional.cross_entropy
-mse = functional.mse_loss
+from benchmarks.lr_regret.hard_tasks import HARD
+from benchmarks.lr_regret.splits import classes, few, flat, images_only, raw, shifted, times
+from benchmarks.lr_regret.task import (
+    Task,
+    column,
+    cross_entropy,
+    gaussian_likelihood,
+    heavy,
+    mse,
+    nesterov,
+    per_symbol,
+    plain,
+    pretrained,
+    reconstruction,
+    scaled,
+)
 
 _argparse, _decimal, _inspect = (partial(data.text, name) for name in ("argparse", "decimal", "inspect"))
 
@@ -324,6 +196,7 @@ DEVELOPMENT: tuple[Task, ...] = (
          lambda: raw(data.clusters(380, 20, 3, distance=4.0, seed=76), (-2, 3)), 32, 250, "small table, raw features"),
     Task("linear-clusters-rawer-few-adam", partial(models.mlp, 12, 2), Adam, cross_entropy,
          lambda: raw(data.clusters(200, 12, 2, distance=4.0, seed=77), (-1, 3)), 16, 200, "small table, raw features"),
+    *HARD,
 )  # fmt: skip
 
 TEST: tuple[Task, ...] = (
@@ -374,8 +247,3 @@ TEST: tuple[Task, ...] = (
     Task("likelihood-made-sgdm", partial(models.mlp, 10, 32, 2, activation=nn.Tanh), heavy, gaussian_likelihood,
          partial(data.regression, 10, noise=0.1, seed=27), 32, 400, "loss below zero"),
 )  # fmt: skip
-
-
-def flat(split: data.Split) -> data.Split:
-    """Return the split with each image as a vector."""
-    return split[0].flatten(1), split[1], split[2].flatten(1), split[3]

@@ -18,7 +18,7 @@ def test_a_last_sweep_that_begins_too_high_begins_anew(optimizer_class, num_step
     model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 3))
     optimizer = optimizer_class(model.parameters(), lr=0.1)
     expected = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
-    monkeypatch.setattr(sweep, "_floor", lambda curve: 2 * (150.0 * float(expected.max_lr),))
+    monkeypatch.setattr(sweep, "_floor", lambda curve, *, is_cut: 2 * (150.0 * float(expected.max_lr),))
     result = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
     _, *too_high, last = result.close_ups
     assert too_high

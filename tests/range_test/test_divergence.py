@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclewise.range_test.divergence import Divergence, HighStart
+from cyclewise.range_test.divergence import Divergence
 
 
 def stops_at(losses):
@@ -42,33 +42,3 @@ def test_the_unit_of_the_loss_does_not_matter(scale, seed):
 def test_noise_does_not_stop_a_sweep():
     stops = [stops_at(1.0 + 0.3 * np.random.default_rng(seed).standard_normal(100)) for seed in range(200)]
     assert sum(stop is not None for stop in stops) <= 4
-
-
-LEVELS = [2.0, 2.5, 2.25, 2.2, 2.3, 2.1]
-
-
-def rises_at(losses, fall):
-    watch = HighStart(LEVELS, fall)
-    return next((i for i, loss in enumerate(losses) if watch.update(loss)), None)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("shift", [0.0, -7.0])
-def test_a_sweep_that_begins_too_high_is_seen_whatever_the_unit_of_the_loss(scale, shift):
-    watch = HighStart([scale * (level + shift) for level in LEVELS], scale * 0.6)
-    assert [watch.update(scale * (loss + shift)) for loss in [2.0, 2.6, 2.9]] == [False, False, True]
-
-
-@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_has_risen(broken):
-    assert rises_at([2.0, broken], 0.6) == 1
-
-
-def test_the_first_loss_those_without_a_level_and_falls_are_no_rise():
-    assert rises_at([99.0, *LEVELS[1:], 99.0, 99.0], 0.6) is None
-    assert rises_at([level - 1.0 for level in LEVELS], 0.6) is None
-
-
-def test_the_spread_of_the_batches_stands_in_for_a_fall_that_nobody_saw():
-    assert rises_at([2.0, 2.5 + 1.9 * np.std(LEVELS)], 0.0) is None
-    assert rises_at([2.0, 2.5 + 2.1 * np.std(LEVELS)], 0.0) == 1

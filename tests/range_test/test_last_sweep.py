@@ -16,7 +16,7 @@ def found(monkeypatch, *, momentum=0.9, num_samples=640, num_steps=100, floor=1e
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
-    monkeypatch.setattr(sweep, "_floor", lambda curve: (floor, floor))
+    monkeypatch.setattr(sweep, "_floor", lambda curve, *, is_cut: (floor, floor))
     return cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
 
 

@@ -1,4 +1,4 @@
-"""Few samples: a rate is no higher than that at which a run learns them by heart."""
+"""Samples seen again: a rate is no higher than that at which a run learns them by heart."""
 
 import math
 
@@ -13,19 +13,19 @@ import cyclewise as cw
 from cyclewise.range_test.overfitting import Course
 
 
-def travel(losses, *, rates=None):
+def travel(losses, *, training=None):
     """A course of as many steps as there are looks, one loss per held-out batch or a list of them."""
     course = Course(len(losses))
     looks = iter(losses)
-    for rate in rates or [0.1] * len(losses):
-        course.update(rate, lambda: np.atleast_1d(next(looks)).tolist())
+    for loss in [0.0] * len(losses) if training is None else training:
+        course.update(0.1, loss, lambda: np.atleast_1d(next(looks)).tolist())
     return course
 
 
 def test_the_way_to_the_bottom_of_the_valley_is_what_a_run_may_come():
-    # Lowest after 4 steps of 0.1; a run of 100 steps comes 50 times its peak, and may come 1.4 times as far.
+    # Lowest after 4 steps of 0.1; a run of 100 steps comes 50 times its peak.
     course = travel([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
-    assert course.highest_rate(100) == pytest.approx(1.4 * 0.4 / 50)
+    assert course.highest_rate(100) == pytest.approx(0.4 / 50)
     assert course.highest_rate(1000) == pytest.approx(course.highest_rate(100) / 10)
     assert course.highest_rate(None) == course.highest_rate(250)
 
@@ -46,16 +46,28 @@ def test_where_no_valley_was_seen_no_rate_is_too_high(losses):
     assert travel(losses).highest_rate(100) == math.inf
 
 
+def test_where_the_training_loss_rises_too_it_is_the_rate_that_is_too_high():
+    held_out = [1.0, 0.6, 0.2, 0.6, 1.2, 1.4, 1.5, 1.6]
+    learned, lost = [1.0, 0.6, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1], [1.0, 0.6, 0.3, 0.6, 1.2, 1.4, 1.5, 1.6]
+    assert travel(held_out, training=learned).highest_rate(100) < 0.02
+    assert travel(held_out, training=lost).highest_rate(100) == math.inf
+
+
+def test_a_rise_of_less_than_a_third_of_the_fall_is_no_turn():
+    assert travel([1.0, 0.0, 0.25, 0.25]).highest_rate(100) == math.inf
+    assert travel([1.0, 0.0, 0.35, 0.35]).highest_rate(100) < math.inf
+
+
 @pytest.mark.parametrize("end", [math.inf, math.nan, 1e30])
 def test_a_loss_that_blows_up_has_risen(end):
-    assert travel([1.0, 0.2, end]).highest_rate(100) == pytest.approx(1.4 * 0.2 / 50)
+    assert travel([1.0, 0.2, end]).highest_rate(100) == pytest.approx(0.2 / 50)
 
 
 def test_eight_looks_from_the_first_step_to_the_last():
     course = Course(52)
     steps = []
     for step in range(52):
-        course.update(1.0, lambda step=step: steps.append(step) or [1.0])
+        course.update(1.0, 0.0, lambda step=step: steps.append(step) or [1.0])
     assert (len(steps), steps[0], steps[-1]) == (8, 0, 51)
     assert course.way == [step + 1.0 for step in steps]
 
@@ -63,7 +75,7 @@ def test_eight_looks_from_the_first_step_to_the_last():
 def test_a_sweep_that_ends_early_is_looked_at_where_it_ends():
     course = Course(52)
     for _ in range(7):
-        course.update(1.0, lambda: [1.0])
+        course.update(1.0, 0.0, lambda: [1.0])
     course.close(lambda: [2.0])
     assert (course.way[-1], course.losses[-1]) == (7.0, [2.0])
     course.close(lambda: [3.0])
@@ -96,11 +108,11 @@ def final_loss(rate, num_steps):
         return float(F.cross_entropy(model(inputs[200:]), labels[200:]))
 
 
-def find(num_samples, **options):
+def find(num_samples, *, optimizer=torch.optim.Adam, **options):
     torch.manual_seed(0)
     loader = DataLoader(TensorDataset(*overlapping(num_samples)), batch_size=20, shuffle=True)
     model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
-    return cw.lr_find(model, torch.optim.Adam(model.parameters()), F.cross_entropy, loader, **options)
+    return cw.lr_find(model, optimizer(model.parameters(), lr=1e-3), F.cross_entropy, loader, **options)
 
 
 def test_the_rate_is_that_of_a_run_that_does_not_learn_by_heart():
@@ -122,6 +134,26 @@ def test_the_length_of_the_run_is_what_it_depends_on():
     assert usual.max_lr == short.max_lr
 
 
-def test_many_samples_are_not_looked_at_this_way():
-    assert find(600).overfit_lr is None
-    assert find(600).max_lr == find(600, total_steps=5000).max_lr
+def test_samples_seen_less_than_twice_are_not_looked_at_this_way():
+    assert find(1000).overfit_lr is None
+    assert find(1000).max_lr == find(1000, total_steps=5000).max_lr
+
+
+def test_a_sweep_that_sees_many_samples_again_is_looked_at():
+    found = find(640, num_steps=300, total_steps=2000)
+    assert found.overfit_lr == found.max_lr
+
+
+def test_gradient_descent_comes_to_rest_by_itself():
+    assert find(200, optimizer=torch.optim.SGD).overfit_lr is None
+    assert find(200, optimizer=torch.optim.RMSprop).overfit_lr is not None
+
+
+def test_the_training_loss_is_not_the_one_that_is_read_from_a_valid_loader():
+    torch.manual_seed(0)
+    inputs, labels = overlapping(400)
+    loaders = [DataLoader(TensorDataset(inputs[part], labels[part]), 20) for part in (slice(200), slice(200, 400))]
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    found = cw.lr_find(model, optimizer, F.cross_entropy, loaders[0], valid_loader=loaders[1], total_steps=300)
+    assert found.overfit_lr == found.max_lr

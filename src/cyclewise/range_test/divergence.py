@@ -2,8 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from statistics import median, pstdev
+from statistics import median
 
 # The losses of the first steps, where the rate is still too low to matter, give the level and its noise.
 _NUM_LEVEL_STEPS = 8
@@ -44,32 +43,3 @@ class Divergence:
         noise = 1.4826 * median(abs(first - level) for first in self._first)
         spread = max(level - self._best, _NOISES_PER_SPREAD * noise, _LEVEL_SHARE * abs(level))
         return recent > level + _SPREADS_TO_DIVERGE * spread
-
-
-class HighStart:
-    """Watches the first losses of a sweep and says when its very first rates have raised them: it began too high.
-
-    Losses of the same batches are compared, so that their differences are no noise. Risen they have when one is above
-    its own level by more than the whole fall of an earlier sweep, and by twice the spread between the batches.
-
-    Args:
-        levels: losses of the first batches before any training, in order.
-        fall: how far an earlier sweep from the same start lowered the loss.
-
-    Example:
-        >>> watch = HighStart([2.0, 2.5, 2.25], fall=1.0)
-        >>> [watch.update(loss) for loss in [2.0, 2.75, 4.0, 9.0]]
-        [False, False, True, False]
-    """
-
-    def __init__(self, levels: Sequence[float], fall: float) -> None:
-        self._levels = [float(level) for level in levels]
-        self._least = max(fall, 2.0 * pstdev(self._levels))
-        self._num_seen = 0
-
-    def update(self, loss: float) -> bool:
-        """Take the next loss and return whether it has risen; one that is not finite has."""
-        i = self._num_seen
-        self._num_seen += 1
-        # The first loss is that before any update.
-        return 0 < i < len(self._levels) and not loss - self._levels[i] <= self._least

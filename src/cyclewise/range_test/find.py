@@ -233,7 +233,9 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
             reading,
             memory=trial.memory(),
             has_momentum=trial.has_momentum(),
+            sums_squares=trial.sums_squares(),
             num_samples=trial.num_samples,
+            total_steps=given["total_steps"],
             highest=highest,
         )
         overfit_lr = highest if math.isfinite(highest) else None

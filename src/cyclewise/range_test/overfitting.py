@@ -1,7 +1,9 @@
-"""Few samples: how high a rate may be before a run learns them by heart and the held-out loss rises again.
+"""Samples seen again: how high a rate may be before a run learns them by heart and the held-out loss rises again.
 
 What a run has learned by heart goes with the way it has come, rate times steps, and a sweep comes a way of its own:
-where its held-out loss is lowest, before it rises again, it has come about as far as a run may.
+where its held-out loss is lowest, before it rises while the training loss does not, it has come about as far as a run
+may. That holds of optimizers that divide by the size of the gradients, whose way goes on however small those become;
+gradient descent comes to rest by itself where the samples are learned.
 """
 
 import math
@@ -9,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cyclewise.range_test.suggest import Array
+from cyclewise.range_test.suggest import USUAL_STEPS, Array
 
 # Looks at the held-out batches on the way through a sweep.
 _NUM_LOOKS = 8
@@ -17,13 +19,12 @@ _NUM_LOOKS = 8
 _FALL_IN_STANDARD_ERRORS = 1.5
 # The middle of the valley: the mean of the logarithms of the way, weighted with this power of the fall.
 _POWER = 4
-# How far a run may come, as a multiple of the way of the sweep to that middle: it ends with small steps. Fitted on the
-# development tasks of benchmarks/lr_regret, for 100 and for 300 steps alike.
-_FARTHER = 1.4
+# A held-out loss that has risen by this share of its fall has turned.
+_RISE = 0.3
+# The training loss at a look is the median over the sweep's steps around it: this share of them to each side.
+_AROUND = 1.0 / 16.0
 # Mean rate of a one-cycle run, as a share of its peak.
 _MEAN_RATE = 0.5
-# Length of a run, in steps, where nobody says.
-_USUAL_STEPS = 250
 
 
 class Course:
@@ -35,30 +36,31 @@ class Course:
 
     Example:
         >>> course = Course(5)
-        >>> losses = iter([1.0, 0.5, 0.4, 0.5, 0.8])
-        >>> for rate in (1e-3, 2e-3, 4e-3, 8e-3, 16e-3):
-        ...     course.update(rate, lambda: [next(losses)])
+        >>> held_out = iter([1.0, 0.5, 0.4, 0.5, 0.8])
+        >>> for rate, loss in zip((1e-3, 2e-3, 4e-3, 8e-3, 16e-3), (1.0, 0.5, 0.3, 0.2, 0.1)):
+        ...     course.update(rate, loss, lambda: [next(held_out)])
         >>> round(course.highest_rate(total_steps=100), 6), round(course.highest_rate(total_steps=1000), 7)
-        (0.000194, 1.94e-05)
+        (0.000139, 1.39e-05)
     """
 
     def __init__(self, num_steps: int) -> None:
         self.way: list[float] = []
         self.losses: list[Sequence[float]] = []
         self._stops = {round(stop) for stop in np.linspace(0, num_steps - 1, _NUM_LOOKS)}
-        self._steps = 0
+        self._training: list[float] = []
+        self._looked_after: list[int] = []
         self._travelled = 0.0
 
-    def update(self, rate: float, score: Callable[[], Sequence[float]]) -> None:
-        """Count an update at `rate`, and look at the held-out batches after it if it is time to."""
+    def update(self, rate: float, loss: float, score: Callable[[], Sequence[float]]) -> None:
+        """Count an update at `rate` with its training loss, and look at the held-out batches after it if it is time."""
         self._travelled += rate
-        if self._steps in self._stops:
+        self._training.append(loss)
+        if len(self._training) - 1 in self._stops:
             self._look(score)
-        self._steps += 1
 
     def close(self, score: Callable[[], Sequence[float]]) -> None:
         """Look at the held-out batches at the end of a sweep that ended early."""
-        if self._steps and self.way[-1:] != [self._travelled]:
+        if self._training and self.way[-1:] != [self._travelled]:
             self._look(score)
 
     def highest_rate(self, total_steps: int | None) -> float:
@@ -74,12 +76,25 @@ class Course:
         lowest = int(np.argmin(means))
         if not 0 < lowest < len(means) - 1 or not math.isfinite(means[0]) or not _is_clear(losses[0] - losses[lowest]):
             return math.inf
-        fall = np.clip((means[0] - means) / (means[0] - means[lowest]), 0.0, 1.0)
-        middle = math.exp(np.average(np.log(self.way), weights=fall**_POWER))
-        return _FARTHER * middle / (_MEAN_RATE * (total_steps or _USUAL_STEPS))
+        fall = (means[0] - means) / (means[0] - means[lowest])
+        training = self._training_losses()
+        # Where the training loss rises too, it is the rate that has become too high.
+        if not np.any((fall < 1.0 - _RISE)[lowest:] & (training <= training[lowest])[lowest:]):
+            return math.inf
+        middle = math.exp(np.average(np.log(self.way), weights=np.clip(fall, 0.0, 1.0) ** _POWER))
+        return middle / (_MEAN_RATE * (total_steps or USUAL_STEPS))
+
+    def _training_losses(self) -> Array:
+        """Return the training loss about each look."""
+        around = max(2, int(_AROUND * len(self._training)))
+        losses = np.array(self._training)
+        near = (losses[max(0, step - around + 1) : step + around + 1] for step in self._looked_after)
+        finite = (values[np.isfinite(values)] for values in near)
+        return np.array([np.median(values) if len(values) else math.inf for values in finite])
 
     def _look(self, score: Callable[[], Sequence[float]]) -> None:
         self.way.append(self._travelled)
+        self._looked_after.append(len(self._training) - 1)
         self.losses.append(score())
 
 

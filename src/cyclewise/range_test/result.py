@@ -80,6 +80,12 @@ _REMEDIES = {
 }
 
 
+_UNCLEAR = (
+    "the loss of the last sweep falls by less than its noise between batches, and the rate rests on where the loss is "
+    "lost; larger batches, accumulation_steps=4 or num_steps=300 show more"
+)
+
+
 @dataclass(frozen=True)
 class RangeTest:
     """What a learning-rate range test found.
@@ -102,8 +108,8 @@ class RangeTest:
             deviations; None where targets could not be exchanged.
         related: whether the data alone show that the targets have to do with the inputs; None where it was not asked,
             as the sweeps had shown it, or where the data cannot tell.
-        overfit_lr: the peak above which a run learns its few samples by heart and ends with a higher held-out loss, as
-            far as the last sweep showed it: `max_lr` is no higher; None where it did not.
+        overfit_lr: the peak above which a run learns its samples by heart and ends with a higher held-out loss, as far
+            as the last sweep showed it: `max_lr` is no higher; None where it did not.
         settings: the arguments that repeat the test.
 
     Example:
@@ -139,6 +145,15 @@ class RangeTest:
         """Rate to hold constant: a third of the peak, since nothing anneals it; None when refused."""
         return None if self.max_lr is None else self.max_lr / 3.0
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the loss of the last sweep falls by more than its noise between batches.
+
+        Where it does not, `max_lr` rests on where the loss is lost, and its interval is wider.
+        """
+        reading = self._slowest().read()
+        return reading is not None and reading.falls
+
     def reading(self, name: str) -> float:
         """Return one named reading of the curve's first valley: a rate.
 
@@ -152,10 +167,10 @@ class RangeTest:
         """
         one_of("name", name, tuple(suggest.READINGS))
         curve = self._slowest()
-        reading = suggest.read(curve.lr, curve.loss) if len(curve.lr) >= suggest.FEWEST_POINTS else None
+        reading = curve.read()
         if reading is None or not reading.falls:
-            reason = self.refusal or Refusal.NO_IMPROVEMENT
-            raise SuggestionError(f"name must be a reading of a curve that falls, got {name!r}; {_explain(reason)}")
+            reason = _UNCLEAR if self.refusal is None else _explain(self.refusal)
+            raise SuggestionError(f"name must be a reading of a curve that falls, got {name!r}; {reason}")
         return suggest.READINGS[name](curve.lr, suggest.first_valley(reading))
 
     def policy(self, total_steps: int) -> OneCycle:
@@ -303,10 +318,12 @@ class RangeTest:
             conclusion += f" What to do: {self.refusal.remedy}."
         elif self.related:
             conclusion += " The data link the targets to the inputs; what the sweeps learned hardly does."
+        if self.max_lr is not None and not self.is_clear:
+            conclusion += f" {_UNCLEAR[0].upper()}{_UNCLEAR[1:]}."
         if self.overfit_lr is not None and self.overfit_lr == self.max_lr:
             conclusion += (
-                " At a higher rate the few samples would be learned by heart: in the last sweep the held-out loss fell "
-                "and rose again."
+                " At a higher rate the samples would be learned by heart: in the last sweep the held-out loss fell and "
+                "rose again, and the training loss did not."
             )
         return Section(
             title="Learning-rate range test",

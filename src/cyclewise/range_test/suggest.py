@@ -30,12 +30,22 @@ _MARGIN_DECADES_WITH_MOMENTUM = 0.32
 _LAG_IN_MEMORIES_WITH_MOMENTUM = 0.4
 _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
+# The same where the curve does not fall by more than its noise.
+_HALF_INTERVAL_DECADES_UNCLEAR = 0.6
+# Where squares are summed up, the peak lies above the edge, by so much: what the first steps break, the sum mends.
+_BEYOND_DECADES_WITH_SUM = 0.1
+# Length of a run, in steps, where nobody says.
+USUAL_STEPS = 250
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
 _FEW_SAMPLES = 500
 # Of so few samples the edge is where this share of the fall has happened.
 _FEW_SAMPLES_SHARE = 0.95
 # The floor of a valley begins where this share of the fall has happened.
 _FLOOR_SHARE = 0.9
+# A spike rises above the start by as much as the loss had fallen, and by so many deviations of one loss from the next.
+_SPIKE_DEVIATIONS = 3.0
+# So many losses before and after it, at least.
+_AROUND_SPIKE = 4
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
 
@@ -125,7 +135,9 @@ def suggest(
     *,
     memory: float,
     has_momentum: bool = False,
+    sums_squares: bool = False,
     num_samples: int | None = None,
+    total_steps: int | None = None,
     highest: float = math.inf,
 ) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
@@ -138,12 +150,17 @@ def suggest(
     Of few training samples the loss goes on falling, or stays at nothing, at rates that no run survives that has not
     learned them yet: there the edge is the first rate at which 95 % of the fall have happened.
 
+    An optimizer that divides by the root of all squared gradients so far (Adagrad) lowers its rate by itself, as one
+    over the root of the steps: in the middle of a run it has come further down than at the edge of the sweep.
+
     Args:
         lr: rates of a slow sweep, shape [N].
         reading: what :func:`read` made of it.
         memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
         has_momentum: whether the optimizer adds gradients up, as SGD's momentum does, and does not average them.
+        sums_squares: whether the optimizer divides by the root of all squared gradients so far.
         num_samples: training samples in all; None where they are not known.
+        total_steps: length of the run; None: 250 steps.
         highest: no peak is higher.
     """
     reading = first_valley(reading)
@@ -155,8 +172,12 @@ def suggest(
     margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
     if has_momentum:
         margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
-    peak = min(edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS)), highest)
-    width = 10.0**_HALF_INTERVAL_DECADES
+    peak = edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS))
+    if sums_squares:
+        steps = 1 + int(np.searchsorted(lr, edge))
+        peak = edge * 10.0**_BEYOND_DECADES_WITH_SUM * math.sqrt((total_steps or USUAL_STEPS) / 2 / steps)
+    peak = min(peak, highest)
+    width = 10.0 ** (_HALF_INTERVAL_DECADES if reading.falls else _HALF_INTERVAL_DECADES_UNCLEAR)
     return peak, (peak / width, peak * width)
 
 
@@ -196,6 +217,29 @@ def floor(lr: Array, reading: Reading) -> tuple[float, float]:
     """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point."""
     valley = first_valley(reading)
     return reached(lr, valley, _FLOOR_SHARE), minimum(lr, valley)
+
+
+def spike(loss: Array) -> int | None:
+    """Return the index of the first loss far above the start after a fall, if the losses come back; None: none does.
+
+    Where a loss has no bound (a squared error) a rate that is too high can destroy the model within a step, which then
+    learns the mean anew and stays there: what comes after is a valley of another model.
+
+    Example:
+        >>> spike(np.array([4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9]))
+        7
+    """
+    if len(loss) < 2 * _AROUND_SPIKE:
+        return None
+    start = float(np.median(loss[: max(3, len(loss) // 8)]))
+    deviation = 1.4826 * float(np.median(np.abs(np.diff(loss)))) / math.sqrt(2.0)
+    lowest = np.minimum.accumulate(loss)
+    for i in range(_AROUND_SPIKE, len(loss) - _AROUND_SPIKE):
+        fall = start - lowest[i - 1]
+        is_above = loss[i] > start + fall + _SPIKE_DEVIATIONS * deviation
+        if is_above and fall > 2.0 * deviation and loss[i + 1 :].min() < start:
+            return i
+    return None
 
 
 def is_past_valley(lr: Array, loss: Array) -> bool:

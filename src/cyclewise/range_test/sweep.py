@@ -14,8 +14,9 @@ import numpy as np
 
 from cyclewise.progress import Bar
 from cyclewise.range_test import suggest
+from cyclewise.range_test.beginnings import Beginning, LeftBehind, Raised
 from cyclewise.range_test.curve import Curve
-from cyclewise.range_test.divergence import Divergence, HighStart
+from cyclewise.range_test.divergence import Divergence
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
 from cyclewise.range_test.looks import Looks
 from cyclewise.range_test.overfitting import Course
@@ -35,13 +36,16 @@ _FEWEST_TO_TELL = 19
 # Decades, below the end of a second sweep that shows no valley.
 _BELOW_END = -1.0
 _GUESS = 1e-3
-# The same about the rate at which a third sweep began, where that was too high; so many beginnings at most.
-_ANEW_LOW, _ANEW_HIGH = -0.6, 0.4
+# A third sweep that began too high begins anew, so often at most.
 _MOST_BEGINNINGS = 3
 # Shares of the third sweep after which the held-out batches are looked at.
 _LOOKS = (0.35, 0.55, 0.75)
 # The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
 _EARLY_LOOKS = (0.35, 0.7)
+
+
+# A sweep that sees each sample so often may learn them by heart.
+_PASSES_BY_HEART = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Sweeps:
         looks: the held-out losses before and on the way.
         gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
             samples less the loss with the true ones.
-        course: the held-out loss all along the last sweep; None where samples are many or none is held out.
+        course: the held-out loss all along the last sweep; None where it could not learn samples by heart, or none is
+            held out.
         has_classes: whether the targets are whole numbers.
         evaluation_noise: standard deviation of a step's loss about itself, its batches being scored again with nothing
             changed; None where it was not asked.
@@ -158,20 +163,27 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         if seen.is_refused():
             return seen
     low, high = limits.clip(*_last_range(trial, seen, lost, tells=first >= _FEWEST_TO_TELL))
-    levels, fall = seen.curves[0].usable().loss[:period].tolist(), _fall(seen.curves[-1])
+    levels, earlier = seen.curves[0].usable().loss[:period].tolist(), seen.curves[-1]
     most_beginnings = _MOST_BEGINNINGS if second else 1
     trial.compares_targets = True
     for beginning in range(1, most_beginnings + 1):
         trial.reset()
         # What the others left over, too.
         rates = sweep_rates(low, high, num_steps - trial.num_updates, "exponential")
-        start = HighStart(levels, fall) if beginning < most_beginnings else None
-        seen.course = Course(len(rates)) if trial.held_out and suggest.are_few(trial.num_samples) else None
-        if _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, start=start, course=seen.course):
+        watches: list[Beginning] = []
+        if beginning < most_beginnings:
+            watches = [Raised(levels, _fall(earlier)), LeftBehind(earlier.lr.tolist(), earlier.loss.tolist())]
+        seen.course = Course(len(rates)) if _may_learn_by_heart(trial, len(rates)) else None
+        too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches, course=seen.course)
+        if too_high is None:
             break
-        low, high = limits.clip(low * 10.0**_ANEW_LOW, low * 10.0**_ANEW_HIGH)
+        low, high = limits.clip(*too_high.anew())
     seen.gaps = trial.gaps
     return seen
+
+
+def _may_learn_by_heart(trial: Trial, num_steps: int) -> bool:
+    return bool(trial.held_out) and trial.divides_by_size() and trial.passes(num_steps) >= _PASSES_BY_HEART
 
 
 def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tuple[float, float]:
@@ -184,10 +196,16 @@ def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tupl
         tells: whether it had steps enough to be believed.
     """
     first = seen.curves[0]
-    floor_low, floor_high = _floor(seen.curves[1]) if len(seen.curves) > 1 else (10.0 ** (lost - 0.8),) * 2
+    if len(seen.curves) == 1:
+        return 10.0 ** (lost - 0.8 + _THIRD_LOW), 10.0 ** (lost - 0.8 + _THIRD_HIGH)
+    second = seen.curves[1].usable()
+    spike = suggest.spike(second.loss)
+    floor_low, floor_high = _floor(Curve(second.lr[:spike], second.loss[:spike]), is_cut=spike is not None)
     low, high = floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH
     is_lost = seen.stop_reasons[0] is not StopReason.COMPLETED or 10.0**lost < first.lr[-1]
-    if tells and is_lost and trial.has_momentum():
+    if spike is not None:
+        high = float(second.lr[spike])
+    elif tells and is_lost and trial.has_momentum():
         high = max(high, 10.0 ** (lost + _THIRD_HIGH_WITH_MOMENTUM))
     return low, high
 
@@ -222,10 +240,10 @@ def _run(
     look: Callable[[], None] | None = None,
     look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
-    start: HighStart | None = None,
+    watches: Sequence[Beginning] = (),
     course: Course | None = None,
-) -> bool:
-    # Whether the sweep counts: one that began too high does not.
+) -> Beginning | None:
+    # What says that the sweep began too high, and so does not count; None where it counts.
     lrs: list[float] = []
     losses: list[float] = []
     watch = Divergence()
@@ -238,13 +256,14 @@ def _run(
         lrs.append(rate)
         losses.append(loss)
         if course is not None:
-            course.update(rate, trial.score)
+            course.update(rate, trial.training_loss, trial.score)
         if bar.is_shown:
             bar.move_to(trial.num_updates, f"lr {rate:.2g}  loss {loss:.4g}")
-        if start is not None and start.update(loss):
+        too_high = [watch for watch in watches if watch.update(rate, loss)]
+        if too_high:
             seen.curves.append(Curve(np.array(lrs), np.array(losses)))
             seen.stop_reasons.append(StopReason.DIVERGED)
-            return False
+            return too_high[0]
         if not math.isfinite(loss):
             losses[-1] = math.nan
             stop_reason = StopReason.NONFINITE
@@ -263,7 +282,7 @@ def _run(
         step = len(lrs) - 1
         if step == 0 or not trial.is_finite_at_start(step, may_update=step < len(rates) - 1):
             seen.refusal = Refusal.NONFINITE_START
-    return True
+    return None
 
 
 def _fall(curve: Curve) -> float:
@@ -271,12 +290,12 @@ def _fall(curve: Curve) -> float:
     return 0.0 if reading is None else reading.start - float(reading.smooth[reading.lowest])
 
 
-def _floor(curve: Curve) -> tuple[float, float]:
+def _floor(curve: Curve, *, is_cut: bool) -> tuple[float, float]:
     reading = curve.read()
-    if reading is None:
+    if reading is None and not is_cut:
         return float(curve.lr[0]), float(curve.lr[0])
-    if not reading.falls:
+    if reading is None or not reading.falls:
         # A valley shallower than the noise between batches: all that is seen is where the loss is lost.
         below = float(curve.lr[-1]) * 10.0**_BELOW_END
         return below, below
-    return suggest.floor(curve.usable().lr, reading)
+    return suggest.floor(curve.lr, reading)

@@ -10,18 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
+from torch.optim import Adagrad, Optimizer
 
 from cyclewise.copies import copied
 from cyclewise.param_groups import read_rates, write_rates
+from cyclewise.range_test.exchanged import comparing, with_exchanged_targets
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.looks import HeldOut
 from cyclewise.range_test.relation import are_related
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
-from cyclewise.stepping import Step, device_of, evaluating, forward, lacks_graph, split_batch
+from cyclewise.stepping import Step, device_of, evaluating
 
 _NUM_HELD_OUT = 6
+# So many of them are scored all along a sweep: more tell little more, and cost.
+_NUM_ON_THE_WAY = 3
 # Exchanges of targets over all held-out batches: of fewer, chance alone can stand five of its own deviations apart.
 _NUM_EXCHANGES = 24
 # Scores over all held-out batches that say how well a loss repeats itself: of fewer, chance alone can halve the answer.
@@ -64,6 +67,7 @@ class Trial:
         self.scores_first_held_out = False
         self.compares_targets = False
         self.gaps: list[float] = []
+        self.training_loss = math.nan
         self._update = update
         self._evaluate = evaluate
         self._step = step
@@ -123,7 +127,8 @@ class Trial:
     def train(self, rate: float) -> float:
         """Make one update at `rate` (of the fastest group) and return the loss before it, the mean over the ranks.
 
-        The loss is that of the first held-out batch where those were given, else of the training batch.
+        The loss is that of the first held-out batch where those were given, else of the training batch, which
+        `training_loss` is in any case.
         """
         write_rates(self.optimizer, [ratio * rate for ratio in self.ratios])
         batches = self._of_step(self._position)
@@ -134,12 +139,13 @@ class Trial:
             with scoring(self.model):
                 seen = self._evaluate(copied(self.held_out[0]))
         compared = self._step if self.compares_targets and self._position <= len(self._batches) else None
-        with _comparing(compared) as gaps:
+        with comparing(compared) as gaps:
             loss = self._update(batches)
         self.num_updates += 1
         gap = gaps[0] if gaps else math.nan
         # A held-out loss may still be finite where the training loss is not: both count.
         loss, seen, gap = mean_over_ranks([loss, loss if seen is None else seen, gap], self._device)
+        self.training_loss = loss
         if compared is not None and math.isfinite(gap):
             self.gaps.append(gap)
         return seen if math.isfinite(loss) else loss
@@ -172,7 +178,7 @@ class Trial:
         self.num_evaluations += len(self.held_out)
         with scoring(self.model):
             for batch in map(copied, self.held_out):
-                exchanged = None if self._step is None else _with_exchanged_targets(self._step, batch, per_batch)
+                exchanged = None if self._step is None else with_exchanged_targets(self._step, batch, per_batch)
                 if exchanged is None:
                     losses.append(self._evaluate(batch))
                     continue
@@ -193,9 +199,22 @@ class Trial:
         """Return whether the optimizer adds gradients up, as SGD's momentum does; Adam's betas average them."""
         return float(self._fastest_group().get("momentum", 0.0)) > 0.0
 
+    def divides_by_size(self) -> bool:
+        """Return whether the optimizer divides gradients by their size, as Adam does, or takes their signs alone."""
+        group = self._fastest_group()
+        return "betas" in group or "eps" in group
+
+    def sums_squares(self) -> bool:
+        """Return whether the optimizer divides by the root of all squared gradients so far, as Adagrad does."""
+        return isinstance(self.optimizer, Adagrad)
+
+    def passes(self, num_steps: int) -> float:
+        """Return how often so many steps see each training sample; 0.0 where not all samples were seen."""
+        return 0.0 if self.num_samples is None else num_steps * self._per_step / len(self._batches)
+
     def score(self) -> list[float]:
-        """Return the loss of each held-out batch, the mean over the ranks."""
-        return mean_over_ranks(self._scores(self.held_out, 1)[:, 0].tolist(), self._device)
+        """Return the loss of each of the first held-out batches, the mean over the ranks."""
+        return mean_over_ranks(self._scores(self.held_out[:_NUM_ON_THE_WAY], 1)[:, 0].tolist(), self._device)
 
     def evaluation_noise(self) -> float | None:
         """Return the standard deviation that a step's loss has by itself: when the same batches are scored again.
@@ -318,58 +337,6 @@ def scoring(model: nn.Module) -> Iterator[None]:
         for norm in norms:
             norm.training = True
         yield
-
-
-@contextmanager
-def _comparing(step: Step | None) -> Iterator[list[float]]:
-    """Have the step's loss function also compare with the targets of other samples while the block runs.
-
-    The batch has not been trained on yet, so the difference is as good as one on held-out data, and costs no forward.
-    """
-    gaps: list[float] = []
-    if step is None or step.loss_fn is None:
-        yield gaps
-        return
-    own = step.loss_fn
-
-    def both(outputs: Any, targets: Any) -> Tensor:
-        loss = own(outputs, targets)
-        if isinstance(targets, Tensor) and targets.ndim and len(targets) >= 2 and isinstance(outputs, Tensor):
-            with torch.no_grad():
-                try:
-                    gaps.append(float(own(outputs.detach(), targets.roll(len(targets) // 2, 0))) - float(loss))
-                except RuntimeError as error:
-                    if not lacks_graph(error):
-                        raise
-        return loss
-
-    step.loss_fn = both
-    try:
-        yield gaps
-    finally:
-        step.loss_fn = own
-
-
-def _with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[float] | None:
-    """Return the loss of a batch, then its losses with the targets of other samples; None where they cannot be."""
-    if not isinstance(batch, (tuple, list)) or step.loss_fn is None:
-        return None
-    batch = step.placed(batch)
-    inputs, targets = split_batch(batch)
-    if not isinstance(targets, Tensor) or targets.ndim == 0 or len(targets) < 4:
-        return None
-    with step.precision():
-        outputs = forward(step.model, inputs)
-        # Rotations, so that no target stays with its own sample.
-        count = min(num_exchanges, len(targets) - 1)
-        shifts = [1 + i * (len(targets) - 1) // count for i in range(count)]
-        try:
-            losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
-        except RuntimeError as error:
-            if lacks_graph(error):  # it takes a derivative of the outputs
-                return None
-            raise
-    return [float(loss) for loss in losses]
 
 
 def _sample(parameter: Tensor) -> Tensor:
