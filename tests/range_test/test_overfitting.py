@@ -144,9 +144,13 @@ def test_a_sweep_that_sees_many_samples_again_is_looked_at():
     assert found.overfit_lr == found.max_lr
 
 
-def test_gradient_descent_comes_to_rest_by_itself():
-    assert find(200, optimizer=torch.optim.SGD).overfit_lr is None
-    assert find(200, optimizer=torch.optim.RMSprop).overfit_lr is not None
+def test_gradient_descent_slows_down_by_itself_and_may_come_four_times_as_far():
+    courses = [Course(4, divides_by_size=divides) for divides in (True, False)]
+    for course in courses:
+        for loss in (1.0, 0.2, 1.0, 1.0):
+            course.update(0.1, 0.0, lambda loss=loss: [loss])
+    assert courses[1].highest_rate(100) == pytest.approx(4 * courses[0].highest_rate(100))
+    assert find(200, optimizer=torch.optim.RMSprop).overfit_lr < find(200, optimizer=torch.optim.SGD).overfit_lr
 
 
 def test_the_training_loss_is_not_the_one_that_is_read_from_a_valid_loader():

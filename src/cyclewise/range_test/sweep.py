@@ -173,7 +173,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         watches: list[Beginning] = []
         if beginning < most_beginnings:
             watches = [Raised(levels, _fall(earlier)), LeftBehind(earlier.lr.tolist(), earlier.loss.tolist())]
-        seen.course = Course(len(rates)) if _may_learn_by_heart(trial, len(rates)) else None
+        seen.course = _course(trial, len(rates))
         too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches, course=seen.course)
         if too_high is None:
             break
@@ -182,8 +182,10 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
     return seen
 
 
-def _may_learn_by_heart(trial: Trial, num_steps: int) -> bool:
-    return bool(trial.held_out) and trial.divides_by_size() and trial.passes(num_steps) >= _PASSES_BY_HEART
+def _course(trial: Trial, num_steps: int) -> Course | None:
+    if not trial.held_out or trial.passes(num_steps) < _PASSES_BY_HEART:
+        return None
+    return Course(num_steps, divides_by_size=trial.divides_by_size())
 
 
 def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tuple[float, float]:
