@@ -79,10 +79,10 @@ def test_one_cycle_takes_the_rate_that_was_found():
 def test_lr_find_leaves_no_trace_in_the_learner():
     learn = make_learner()
     before = [p.detach().clone() for p in learn.model.parameters()]
-    passes = learn.data.train_loader.num_passes
+    passes = learn.own_data.train_loader.num_passes
     learn.lr_find()
     assert all(torch.equal(a, b) for a, b in zip(learn.model.parameters(), before, strict=True))
-    assert learn.data.train_loader.num_passes == passes
+    assert learn.own_data.train_loader.num_passes == passes
     assert learn.history.num_steps == 0
 
 

@@ -1,5 +1,6 @@
 """Training and validation batches, and a loader for arrays that indexes whole batches at once."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ _MOST_AT_ONCE = 64
 @dataclass(frozen=True)
 class Data:
     """The batches to train on, and those to judge by.
+
+    Several Learners may share one: of arrays, each takes its batches in the order of the first pass on.
 
     Args:
         train_loader: batches ``(inputs, targets)`` or dicts; any iterable that can be iterated more than once.
@@ -157,7 +160,8 @@ class ArrayLoader:
         self._seed = seed
         self._rank, self._num_ranks, self._is_even = 0, 1, True
         self._resume_at: int | None = None
-        self._fingerprint: str | None = None
+        # Shared by all views of the arrays, whichever is asked first.
+        self._fingerprint: list[str] = []
 
     def __len__(self) -> int:
         rounds, rest = divmod(self._num_samples, self.batch_size * self._num_ranks)
@@ -185,6 +189,19 @@ class ArrayLoader:
                 self.num_batches += 1
                 yield batch
 
+    def view(self) -> "ArrayLoader":
+        """Return a loader of the same arrays that counts its own passes, from the first.
+
+        >>> loader = ArrayLoader(torch.arange(4), torch.arange(4), batch_size=4, seed=0)
+        >>> first, second = ([inputs.tolist() for inputs, _ in loader] for _ in range(2))
+        >>> first == second, first == [inputs.tolist() for inputs, _ in loader.view()]
+        (False, True)
+        """
+        loader = copy.copy(self)
+        loader.num_passes = loader.num_batches = 0
+        loader._resume_at = None
+        return loader
+
     def shard(self, rank: int, num_ranks: int, *, is_even: bool) -> "ArrayLoader":
         """Return the loader of one of several ranks, which share each round of ``num_ranks * batch_size`` samples.
 
@@ -193,15 +210,15 @@ class ArrayLoader:
             num_ranks: number of shares.
             is_even: fill a last round that cannot be shared evenly up with samples from the beginning.
         """
-        loader = ArrayLoader(*self._arrays, batch_size=self.batch_size, seed=self._seed)
+        loader = self.view()
         loader._rank, loader._num_ranks, loader._is_even = rank, num_ranks, is_even
         return loader
 
     def fingerprint(self) -> str:
         """Return the checksum of the arrays; they are this loader's own, so it is computed once."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self._arrays)
-        return self._fingerprint
+        if not self._fingerprint:
+            self._fingerprint.append(fingerprint(self._arrays))
+        return self._fingerprint[0]
 
     def state_dict(self) -> dict[str, int]:
         """Return the number of the pass and the batches handed out in it."""

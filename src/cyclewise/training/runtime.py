@@ -99,12 +99,15 @@ class Runtime:
     def shard(self, loader: Any, *, is_even: bool) -> Any:
         """Return this rank's share of the batches: batch i of a round of `num_ranks` goes to rank i.
 
+        An :class:`ArrayLoader` is not touched: what goes through its arrays here counts its own passes, so that two
+        Learners of one Data see the same batches in the same order.
+
         Args:
             loader: the loader of all ranks; one that Accelerate has prepared is left as it is.
             is_even: fill the last round up with samples from the beginning, so that all ranks have as many batches.
         """
         if self.num_ranks == 1 or loader is None:
-            return loader
+            return loader.view() if isinstance(loader, ArrayLoader) else loader
         from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, prepare_data_loader
         from torch.utils.data import DataLoader, DistributedSampler
 
