@@ -44,7 +44,8 @@ class Step:
             clipping and the update; they must not change what they find.
         autocast_dtype, scaler, clip: as given; a scaler that is switched off is None.
         skipped: whether the scaler skipped the last update, because a gradient was not finite.
-        is_updating: whether the optimizer is writing at this moment; an exception then leaves a half-made update.
+        is_updating: whether the last call has got further than forward and backward passes: to those who look at the
+            gradients, the clipping, the optimizer, the scaler. Set back by whoever has noted what came of it.
 
     Raises:
         ArgumentTypeError: `optimizer` is no torch optimizer, or `loss_fn` is no function.
@@ -106,7 +107,6 @@ class Step:
         if self._needs_closure:
             return self._step_with_closure(batches)
         loss = self._gradients(batches)
-        self.is_updating = True
         if self.scaler is None:
             self.optimizer.step()
         else:
@@ -114,7 +114,6 @@ class Step:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.skipped = self.scaler.get_scale() < scale
-        self.is_updating = False
         return loss
 
     def train_mode(self) -> None:
@@ -164,6 +163,7 @@ class Step:
                     self._backward(loss)
                 parts.append(loss.detach())
             total = torch.stack(parts).sum()
+        self.is_updating = True
         for look in self.on_gradients:
             look(batches)
         if self.clip is not None:
@@ -192,7 +192,6 @@ class Step:
             self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
             self.scaler.step(self.optimizer, closure)  # raises torch's own explanation: scaling and closures don't mix
-        self.is_updating = False
         return losses[0]
 
 

@@ -1,6 +1,7 @@
 """Hooks into the training loop: empty methods to override."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from cyclewise.errors import ArgumentTypeError
 if TYPE_CHECKING:
     from cyclewise.training.history import Epoch
     from cyclewise.training.learner import Learner
+    from cyclewise.training.run import Run
 
 
 class Callback:
@@ -71,3 +73,23 @@ def check_callbacks(callbacks: Any) -> None:
 def overriding(callbacks: Sequence[Callback], hook: str) -> list[Callback]:
     """Return the callbacks that have a `hook` of their own; the others need not be called at every step."""
     return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
+
+
+def end_all(callbacks: Sequence[Callback], learner: "Learner", run: "Run") -> None:
+    """End the callbacks of a fit, whatever one of them raises: what another was to write would be lost.
+
+    Ctrl-C here has cut the fit off: for those after it ``learner.run`` is not None then, as wherever a fit is cut off,
+    so that nobody saves as ended what has not.
+    """
+
+    def end(callback: Callback) -> None:
+        try:
+            callback.on_fit_end(learner)
+        except KeyboardInterrupt:
+            learner.run = run
+            raise
+
+    with ExitStack() as stack:
+        stack.callback(setattr, learner, "run", None)
+        for callback in reversed(callbacks):
+            stack.callback(end, callback)

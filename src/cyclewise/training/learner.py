@@ -20,7 +20,7 @@ from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, check_options, lr_find_by_step
 from cyclewise.stepping import LossFunction, Step, device_of
 from cyclewise.training import decay, saving
-from cyclewise.training.callbacks import Callback, check_callbacks, overriding
+from cyclewise.training.callbacks import Callback, check_callbacks, end_all, overriding
 from cyclewise.training.calls import Calls, as_policies, as_text
 from cyclewise.training.checkpoint import Checkpoint, checkpoints_last
 from cyclewise.training.data import Data
@@ -321,7 +321,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
                     bar=bar,
                 )
         except KeyboardInterrupt:
-            if run.undo_half_step():
+            if run.boundary.go_back():
                 for callback in callbacks:
                     callback.on_interrupt(self)
             raise
@@ -337,11 +337,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         self.history = self.history.followed_by(self._last_fit)
         if run.sets_decay:
             decay.put_back(self.optimizer, run.groups_at_start)
-        # All of them end, whatever one of them raises: what another was to write would be lost.
-        with ExitStack() as stack:
-            stack.callback(setattr, self, "run", None)
-            for callback in reversed(callbacks):
-                stack.callback(callback.on_fit_end, self)
+        end_all(callbacks, self, run)
 
     def steps_in(self, name: str, epochs: float) -> int:
         """Return the updates in so many epochs, at least 1; `name` is the argument's in a message."""

@@ -1,10 +1,8 @@
 """Where a run is: its position in the loader and all random number generators, to go on with the same bits."""
 
-import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -12,27 +10,15 @@ from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.loaders import check_loader
 from cyclewise.state import Snapshot
 from cyclewise.training.data import ArrayLoader
+from cyclewise.training.generators import (
+    generator_state,
+    global_rng,
+    plain,
+    set_generator_state,
+    set_global_rng,
+    unplain,
+)
 from cyclewise.training.samplers import sampler_state, samplers_of, set_sampler_state
-
-
-def global_rng() -> dict[str, Any]:
-    """Return the states of the global generators of Python, NumPy, torch and CUDA, as plain values and tensors."""
-    return {
-        "python": random.getstate(),
-        "numpy": _plain(np.random.get_state(legacy=False)),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
-    }
-
-
-def set_global_rng(states: Mapping[str, Any]) -> None:
-    """Put the global generators into the states that :func:`global_rng` returned."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    np.random.set_state(_unplain(states["numpy"]))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 class Place:
@@ -51,6 +37,7 @@ class Place:
         num_passes: passes begun.
         num_batches: batches of this pass that have been trained on; whoever trains counts it up.
         is_within: whether a pass has begun and not ended; whoever trains ends it with :meth:`end_pass`.
+        generators: the random number generators in the loaders.
 
     Example:
         >>> place = Place([10, 20, 30])
@@ -70,7 +57,7 @@ class Place:
         self.num_passes = 0
         self.num_batches = 0
         self.is_within = False
-        self._generators = Snapshot(data=(loader, also)).generators()
+        self.generators = Snapshot(data=(loader, also)).generators()
         self._samplers = samplers_of(loader)
         self._at_start: dict[str, Any] = {}
         self._loaded: Mapping[str, Any] | None = None
@@ -80,6 +67,23 @@ class Place:
     def can_resume_within(self) -> bool:
         """Whether a pass can be taken up in the middle."""
         return has_state(self.loader) or _is_map_style(self.loader)
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether :meth:`go_to` and the generators are all that it takes to be where the run was."""
+        return all(map(_moves_by_generators_alone, (self.loader, self._also)))
+
+    def position(self) -> tuple[Any, ...]:
+        """Return where the run is among its passes and batches, at little cost; :meth:`go_to` goes back there."""
+        loader = self.loader
+        counts = (loader.num_passes, loader.num_batches) if isinstance(loader, ArrayLoader) else None
+        return self.num_passes, self.num_batches, self.is_within, self._at_start, counts
+
+    def go_to(self, position: tuple[Any, ...]) -> None:
+        """Take up what :meth:`position` returned, for a :meth:`state_dict` of there; no batch is read again."""
+        self.num_passes, self.num_batches, self.is_within, self._at_start, counts = position
+        if counts is not None:
+            self.loader.num_passes, self.loader.num_batches = counts
 
     def one_pass(self) -> Iterator[Any]:
         """Return the batches of a pass: the rest of the one that was loaded, else a new one.
@@ -94,12 +98,11 @@ class Place:
         if not loaded["is_within"] or not self.can_resume_within:
             return self._new_pass()
         if has_state(self.loader):
-            self.loader.load_state_dict(_unplain(loaded["loader"]))
+            self.loader.load_state_dict(unplain(loaded["loader"]))
             rest: Iterator[Any] = iter(self.loader)
             self._set(loaded["now"])
             return rest
         self._set(loaded["at_start"])
-        self._at_start = loaded["at_start"]
         _set_epoch(self.loader, self.num_passes - 1)
         iterator: Iterator[Any] = iter(self.loader)
         for _ in range(loaded["num_batches"]):
@@ -109,8 +112,10 @@ class Place:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, with the states of all generators at the beginning of the pass and now."""
-        loader: Any = _plain(self.loader.state_dict()) if has_state(self.loader) else None
-        if isinstance(self.loader, ArrayLoader) and self.is_within:
+        loader: Any = plain(self.loader.state_dict()) if has_state(self.loader) else None
+        if self._loaded is not None:
+            loader = self._loaded["loader"]  # which it gets when the pass is taken up
+        elif isinstance(self.loader, ArrayLoader) and self.is_within:
             loader["num_batches"] = self.num_batches  # not one that was handed out and not yet trained on
         return {
             "data": _data_in(self.loader),
@@ -151,13 +156,14 @@ class Place:
                 )
         self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
         self.is_within = state["is_within"]
+        self._at_start = state["at_start"]
         self._loaded = state
         self._set(state["now"])
         if isinstance(self.loader, ArrayLoader):
             self.loader.load_state_dict(state["loader"], is_within=self.is_within)
         elif has_state(self.loader) and not self.is_within and state["loader"] is not None:
             # Between passes too: it may count them itself.
-            self.loader.load_state_dict(_unplain(state["loader"]))
+            self.loader.load_state_dict(unplain(state["loader"]))
 
     def _new_pass(self) -> Iterator[Any]:
         self.num_passes += 1
@@ -178,12 +184,12 @@ class Place:
     def _states(self) -> dict[str, Any]:
         return {
             "global": global_rng(),
-            "loader": [_generator_state(generator) for generator in self._generators],
+            "loader": [generator_state(generator) for generator in self.generators],
             "samplers": [sampler_state(sampler) for sampler in self._samplers],
         }
 
     def _set(self, states: Mapping[str, Any]) -> None:
-        found = [_kind(_generator_state(generator)) for generator in self._generators]
+        found = [_kind(generator_state(generator)) for generator in self.generators]
         saved = [_kind(state) for state in states["loader"]]
         if found != saved:
             raise CheckpointError(
@@ -191,8 +197,8 @@ class Place:
                 f"{_listed(found)}; pass the same data, or take weights and optimizer alone with learn.load(directory)"
             )
         set_global_rng(states["global"])
-        for generator, state in zip(self._generators, states["loader"], strict=True):
-            _set_generator_state(generator, state)
+        for generator, state in zip(self.generators, states["loader"], strict=True):
+            set_generator_state(generator, state)
         # Runs of before there were any have none.
         for sampler, state in zip(self._samplers, states.get("samplers", ()), strict=False):
             set_sampler_state(sampler, state)
@@ -209,6 +215,14 @@ def _is_map_style(loader: Any) -> bool:
     if isinstance(loader, DataLoader):
         return not isinstance(loader.dataset, IterableDataset)
     return hasattr(loader, "__len__")
+
+
+def _moves_by_generators_alone(loader: Any) -> bool:
+    if isinstance(loader, (ArrayLoader, list, tuple, type(None))):
+        return True
+    # What else moves in a loader or sampler of somebody's own, only that knows.
+    is_known = isinstance(loader, DataLoader) and _is_map_style(loader) and not has_state(loader)
+    return is_known and not samplers_of(loader)
 
 
 def _data_in(loader: Any) -> str:
@@ -239,50 +253,9 @@ def _set_epoch(loader: Any, epoch: int) -> None:
             set_epoch(epoch)
 
 
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return _plain(generator.bit_generator.state)
-    if isinstance(generator, np.random.RandomState):
-        return _plain(generator.get_state(legacy=False))
-    return generator.getstate()
-
-
 def _kind(state: Any) -> str:
     return "torch's" if isinstance(state, torch.Tensor) else "NumPy's" if isinstance(state, Mapping) else "Python's"
 
 
 def _listed(kinds: list[str]) -> str:
     return f"{len(kinds)} ({', '.join(kinds)})" if kinds else "none"
-
-
-def _set_generator_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = _unplain(state)
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(_unplain(state))
-    else:
-        version, words, gauss = state
-        generator.setstate((version, tuple(words), gauss))
-
-
-def _plain(value: Any) -> Any:
-    """Return NumPy arrays and numbers as plain ones, which can be loaded without running code."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    if isinstance(value, np.ndarray):
-        return {"array": value.tolist(), "dtype": str(value.dtype)}
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _unplain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if set(value) == {"array", "dtype"}:
-            return np.array(value["array"], dtype=value["dtype"])
-        return {key: _unplain(item) for key, item in value.items()}
-    return value

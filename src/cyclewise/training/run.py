@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cyclewise.errors import CheckpointError, DivergedError
@@ -17,7 +16,8 @@ from cyclewise.progress import Bar
 from cyclewise.scheduler import PolicyLR
 from cyclewise.stepping import Step
 from cyclewise.training import hidden, optimizer_state
-from cyclewise.training.callbacks import Callback
+from cyclewise.training.boundary import Boundary
+from cyclewise.training.callbacks import Callback, overriding
 from cyclewise.training.calls import as_text, check_policy
 from cyclewise.training.data import Data
 from cyclewise.training.history import Epoch
@@ -47,12 +47,13 @@ class Run:
         runtime: the ranks.
         groups_at_start: the optimizer's hyperparameters as they were when the fit was called.
         wd: the fit's own weight decay; None if it has none.
-        can_undo: note buffers and torch's generator after every step, for an exception in the middle of the next.
+        can_undo: note what it takes to go back from the middle of a step to the one before.
 
     Attributes:
         num_steps: updates made.
         total_steps: updates in all.
         stop_reason: why it is to end early; None if it is not.
+        boundary: where all of it last belonged to the same step.
     """
 
     def __init__(
@@ -80,10 +81,7 @@ class Run:
         self.place = Place(data.train_loader, data.valid_loader)
         self._policies = list(policies)
         self._runtime = runtime
-        self._can_undo = can_undo
-        self._buffers = list(step.model.buffers())
-        self._marked: tuple[Tensor, list[Tensor]] | None = None
-        self._is_in_step = False
+        self.boundary = Boundary(step, self.place, is_marked=can_undo and runtime.num_ranks == 1)
         self._rescalings: list[tuple[int, float]] = []
         self._epoch_start = 0
         self._seconds = 0.0
@@ -111,27 +109,33 @@ class Run:
 
         Raises:
             DivergedError: a training loss was not finite.
-            KeyboardInterrupt: Ctrl-C was pressed; the last step is whole.
+            KeyboardInterrupt: Ctrl-C was pressed; where it was pressed once, the last step is whole.
         """
-        if self._can_undo:
-            self._mark()
         if not rolls_back:
             self._good = []
+        self.boundary.reach()
         # A run that is resumed after its last step may have that pass still to be scored.
         while self.place.is_within or not self.is_over():
             if rolls_back and not self.place.is_within:
                 self._keep_if_good()
             self._started = time.perf_counter()
+            self.boundary.leave()
             try:
                 self._one_pass(on_step_end, interrupts, bar)
                 self.recorder.look()
             except DivergedError as error:
+                self.boundary.leave(for_good=True)
                 self._explain(error)
                 if not self._good or len(self._rescalings) >= _MOST_ROLLBACKS:
                     raise
                 self._roll_back(error, bar)
+                self.boundary.reach()
                 continue
+            # A callback that has a part in the validation has moved when it is cut off.
+            if overriding(self.callbacks, "on_validation_start") or overriding(self.callbacks, "on_validation_end"):
+                self.boundary.leave(for_good=True)
             scores = validate()
+            self.boundary.leave(for_good=True)
             seconds = self._elapsed()
             epoch = self.recorder.end_epoch(self._epoch_start, scores, seconds)
             self._epoch_start, self._seconds = self.num_steps, 0.0
@@ -140,12 +144,13 @@ class Run:
             bar.tell(f"epoch {self.recorder.num_epochs}: {_note(epoch)}  ({seconds:.1f} s)")
             for hook in on_epoch_end:
                 hook(epoch)
+            self.boundary.reach()
             # Pressed while the epoch was validated: no step may come in which it would be noticed.
             if interrupts.pending or self._runtime.num_ranks > 1:
                 self._act_on(interrupts, has_looked=True)
 
     def _one_pass(self, on_step_end: Sequence[StepHook], interrupts: Interrupts, bar: Bar) -> None:
-        step, scheduler, recorder, place = self.step, self.scheduler, self.recorder, self.place
+        step, scheduler, recorder, place, boundary = self.step, self.scheduler, self.recorder, self.place, self.boundary
         rest = step.accumulation_steps - 1
         has_ranks = self._runtime.num_ranks > 1
         next_note = 0.0
@@ -154,29 +159,26 @@ class Run:
             return
         for batch in batches:
             group = (batch, *islice(batches, rest)) if rest else (batch,)
-            self._is_in_step = True
             loss = step(group)
             place.num_batches += len(group)
+            has_looked = False
             if step.skipped:
                 self._count_skipped()
-                if self._can_undo:
-                    self._mark()
-                continue
-            scheduler.step()
-            self._last_batches = group
-            has_looked = recorder.add_loss(loss)
-            self.num_steps += 1
-            if self._can_undo:
-                self._mark()
-            self._is_in_step = False
-            for hook in on_step_end:
-                hook(self.num_steps - 1, loss)
-            if bar.is_shown and ((now := time.perf_counter()) > next_note or self.num_steps == self.total_steps):
-                next_note = now + _SECONDS_PER_NOTE
-                lr = recorder.policy.lr(self.num_steps - 1)
-                bar.move_to(self.num_steps, f"lr {lr:.2g}  loss {recorder.last_loss:.4g}")
+            else:
+                scheduler.step()
+                self._last_batches = group
+                has_looked = recorder.add_loss(loss)
+                self.num_steps += 1
+                for hook in on_step_end:
+                    hook(self.num_steps - 1, loss)
+                if bar.is_shown and ((now := time.perf_counter()) > next_note or self.num_steps == self.total_steps):
+                    next_note = now + _SECONDS_PER_NOTE
+                    lr = recorder.policy.lr(self.num_steps - 1)
+                    bar.move_to(self.num_steps, f"lr {lr:.2g}  loss {recorder.last_loss:.4g}")
+            boundary.reach()
             if interrupts.pending or (has_ranks and has_looked):
                 self._act_on(interrupts, has_looked)
+            boundary.leave()
             if self.is_over():
                 break
 
@@ -184,9 +186,16 @@ class Run:
         return self._seconds + time.perf_counter() - self._started
 
     def _act_on(self, interrupts: Interrupts, has_looked: bool) -> None:
-        # All ranks must stop after the same step: they ask each other whenever they look at their losses.
-        if self._runtime.num_ranks == 1 or (has_looked and any(self._runtime.gather(interrupts.pending))):
+        if self._runtime.num_ranks == 1:
             raise KeyboardInterrupt
+        # All ranks must stop after the same step: they ask each other whenever they look at their losses. One that is
+        # interrupted while they do stops alone, and a checkpoint needs all.
+        if has_looked:
+            self.boundary.leave(for_good=True)
+            is_agreed = any(self._runtime.gather(interrupts.pending))
+            self.boundary.reach()
+            if is_agreed:
+                raise KeyboardInterrupt
 
     def _count_skipped(self) -> None:
         self._num_skipped += 1
@@ -202,38 +211,11 @@ class Run:
         if error.step is not None and error.step >= self.num_steps and _has_nan(self._last_batches):
             error.add("this step's batch holds values that are not finite")
 
-    def _mark(self) -> None:
-        if self._marked is None:
-            self._marked = (torch.get_rng_state(), [buffer.clone() for buffer in self._buffers])
-            return
-        copies = self._marked[1]
-        if copies:
-            torch._foreach_copy_(copies, self._buffers)
-        self._marked = (torch.get_rng_state(), copies)
-
-    def undo_half_step(self) -> bool:
-        """Take back what an exception in the middle of a step left; return whether that could be done."""
-        if not self._is_in_step:
-            return True
-        if not self.is_between_steps or self._marked is None:
-            return False
-        torch.set_rng_state(self._marked[0])
-        with torch.no_grad():
-            for buffer, copy_of_it in zip(self._buffers, self._marked[1], strict=True):
-                buffer.copy_(copy_of_it)
-        self._is_in_step = False
-        return True
-
     # -- going back and going on ------------------------------------------------------------------------------------
 
     def is_over(self) -> bool:
         """Return whether no step is left to be made."""
         return self.num_steps == self.total_steps or self.stop_reason is not None
-
-    @property
-    def is_between_steps(self) -> bool:
-        """Whether model, optimizer and scheduler belong to the same step."""
-        return not self.step.is_updating and self.scheduler.last_epoch == self.num_steps == self.recorder.num_steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return all but the model and the optimizer, the places of all ranks included; every rank must call it."""
