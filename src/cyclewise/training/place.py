@@ -37,6 +37,8 @@ class Place:
         num_passes: passes begun.
         num_batches: batches of this pass that have been trained on; whoever trains counts it up.
         is_within: whether a pass has begun and not ended; whoever trains ends it with :meth:`end_pass`.
+        is_exhausted: whether the loader was asked for more batches than this pass has, which may have drawn random
+            numbers; whoever trains says so.
         generators: the random number generators in the loaders.
 
     Example:
@@ -57,6 +59,7 @@ class Place:
         self.num_passes = 0
         self.num_batches = 0
         self.is_within = False
+        self.is_exhausted = False
         self.generators = Snapshot(data=(loader, also)).generators()
         self._samplers = samplers_of(loader)
         self._at_start: dict[str, Any] = {}
@@ -77,11 +80,11 @@ class Place:
         """Return where the run is among its passes and batches, at little cost; :meth:`go_to` goes back there."""
         loader = self.loader
         counts = (loader.num_passes, loader.num_batches) if isinstance(loader, ArrayLoader) else None
-        return self.num_passes, self.num_batches, self.is_within, self._at_start, counts
+        return self.num_passes, self.num_batches, self.is_within, self.is_exhausted, self._at_start, counts
 
     def go_to(self, position: tuple[Any, ...]) -> None:
         """Take up what :meth:`position` returned, for a :meth:`state_dict` of there; no batch is read again."""
-        self.num_passes, self.num_batches, self.is_within, self._at_start, counts = position
+        self.num_passes, self.num_batches, self.is_within, self.is_exhausted, self._at_start, counts = position
         if counts is not None:
             self.loader.num_passes, self.loader.num_batches = counts
 
@@ -99,7 +102,9 @@ class Place:
             return self._new_pass()
         if has_state(self.loader):
             self.loader.load_state_dict(unplain(loaded["loader"]))
-            rest: Iterator[Any] = iter(self.loader)
+            # One that has come to its end begins anew; not ours, which yields the nothing that is left.
+            is_over = self.is_exhausted and not isinstance(self.loader, ArrayLoader)
+            rest: Iterator[Any] = iter(() if is_over else self.loader)
             self._set(loaded["now"])
             return rest
         self._set(loaded["at_start"])
@@ -107,6 +112,8 @@ class Place:
         iterator: Iterator[Any] = iter(self.loader)
         for _ in range(loaded["num_batches"]):
             next(iterator)
+        if self.is_exhausted:
+            next(iterator, None)
         self._set(loaded["now"])
         return iterator
 
@@ -123,6 +130,7 @@ class Place:
             "num_passes": self.num_passes,
             "num_batches": self.num_batches,
             "is_within": self.is_within,
+            "is_exhausted": self.is_exhausted,
             "loader": loader,
             "at_start": self._at_start,
             "now": self._states(),
@@ -155,7 +163,7 @@ class Place:
                     "pass the same data, or take weights and optimizer alone with learn.load(directory)"
                 )
         self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
-        self.is_within = state["is_within"]
+        self.is_within, self.is_exhausted = state["is_within"], state.get("is_exhausted", False)
         self._at_start = state["at_start"]
         self._loaded = state
         self._set(state["now"])
@@ -168,7 +176,7 @@ class Place:
     def _new_pass(self) -> Iterator[Any]:
         self.num_passes += 1
         self.num_batches = 0
-        self.is_within = True
+        self.is_within, self.is_exhausted = True, False
         self._at_start = {} if has_state(self.loader) else self._states()
         _set_epoch(self.loader, self.num_passes - 1)
         is_empty = True

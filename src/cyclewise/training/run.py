@@ -158,7 +158,10 @@ class Run:
         if self.is_over():
             return
         for batch in batches:
-            group = (batch, *islice(batches, rest)) if rest else (batch,)
+            group = (batch,)
+            if rest:
+                group += tuple(islice(batches, rest))
+                place.is_exhausted = len(group) <= rest
             loss = step(group)
             place.num_batches += len(group)
             has_looked = False
