@@ -18,15 +18,16 @@ from cyclewise.training.generators import (
     set_global_rng,
     unplain,
 )
-from cyclewise.training.samplers import sampler_state, samplers_of, set_sampler_state
+from cyclewise.training.samplers import counters_of, sampler_state, samplers_of, set_counters, set_sampler_state
 
 
 class Place:
     """The position of a run in its loader.
 
     How a pass is taken up again in the middle depends on the loader: one with ``state_dict`` and ``load_state_dict``
-    does it itself; one over a map-style data set is started again from the generators' states at the pass's beginning
-    and read up to the same batch; any other goes on with its next pass.
+    does it itself; one over a map-style data set, or of somebody's own with a length, is started again with the states
+    that its generators and counters had at the pass's beginning, and read up to the same batch; any other goes on with
+    its next pass.
 
     Args:
         loader: any iterable that can be iterated more than once.
@@ -194,6 +195,7 @@ class Place:
             "global": global_rng(),
             "loader": [generator_state(generator) for generator in self.generators],
             "samplers": [sampler_state(sampler) for sampler in self._samplers],
+            "counters": counters_of(self.loader),
         }
 
     def _set(self, states: Mapping[str, Any]) -> None:
@@ -210,6 +212,7 @@ class Place:
         # Runs of before there were any have none.
         for sampler, state in zip(self._samplers, states.get("samplers", ()), strict=False):
             set_sampler_state(sampler, state)
+        set_counters(self.loader, states.get("counters", {}))
 
 
 def has_state(loader: Any) -> bool:
