@@ -18,9 +18,12 @@ from torch.optim import Optimizer
 from cyclewise import mismatch
 from cyclewise._validation import describe, instance, whole
 from cyclewise.clipping import Clip
-from cyclewise.errors import ArgumentError
+from cyclewise.errors import ArgumentError, DivergedError
 
 LossFunction = Callable[..., Tensor]
+# The smallest normal number of single precision. Below it a smaller scale is rounded, in the end to 0 for ever, and a
+# skipped update would no longer be seen by a scale that came down.
+_LEAST_SCALE = torch.finfo(torch.float32).tiny
 _NO_GRAPH = "does not require grad"
 
 
@@ -103,7 +106,11 @@ class Step:
         self._has_placed = False
 
     def __call__(self, batches: Sequence[Any]) -> Tensor:
-        """Update once from `batches` and return their mean loss before the update, a detached scalar tensor."""
+        """Update once from `batches` and return their mean loss before the update, a detached scalar tensor.
+
+        Raises:
+            DivergedError: the scaler has come down to a scale of 0.
+        """
         if self._needs_closure:
             return self._step_with_closure(batches)
         loss = self._gradients(batches)
@@ -113,7 +120,13 @@ class Step:
             scale = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            self.skipped = self.scaler.get_scale() < scale
+            now = self.scaler.get_scale()
+            self.skipped = now < scale
+            if now < _LEAST_SCALE:
+                raise DivergedError(
+                    f"the scale of the gradient scaler must stay above {_LEAST_SCALE:.1g}, got {now}: the gradients "
+                    'are not finite at any scale; look for NaN in the inputs, or train with mixed_precision="bf16"'
+                )
         return loss
 
     def train_mode(self) -> None:

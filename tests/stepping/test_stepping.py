@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from cyclewise import ArgumentError, ArgumentTypeError
+from cyclewise import ArgumentError, ArgumentTypeError, DivergedError
 from cyclewise.loaders import Batches
 from cyclewise.stepping import Step, batch_loss, evaluating, split_batch, to_device
 
@@ -178,6 +178,21 @@ def test_autocast_and_scaler_are_used_and_a_skipped_update_is_said():
     before = model.weight.detach().clone()
     step([(torch.full((1, 3), float("inf")), torch.zeros(1, 1))])
     assert step.skipped
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(2.0**-149, 0.5), (2.0**-149, 0.9), (0.0, 0.5)])
+def test_a_scale_that_has_come_down_to_nothing_is_an_error(scale, factor):
+    model = nn.Linear(3, 1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=factor)
+    step = Step(model, torch.optim.SGD(model.parameters(), lr=0.1), F.mse_loss, scaler=scaler)
+    before = model.weight.detach().clone()
+    with pytest.raises(DivergedError) as caught:
+        step([(torch.full((1, 3), float("inf")), torch.zeros(1, 1))])
+    assert str(caught.value) == (
+        f"the scale of the gradient scaler must stay above 1e-38, got {scaler.get_scale()}: the gradients are not "
+        'finite at any scale; look for NaN in the inputs, or train with mixed_precision="bf16"'
+    )
     assert torch.equal(model.weight, before)
 
 

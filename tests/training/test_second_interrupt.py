@@ -121,3 +121,39 @@ def test_an_interrupt_at_any_line_is_resumed_with_the_same_bits(tmp_path, loader
         assert same(bits(later), bits(whole)), line
         assert found.calls in (expected.calls, {}), line  # a fit that had ended calls nobody
     assert min(num_written, num_missing) > 3, (num_written, num_missing)
+
+
+class Raises(cw.Callback):
+    def __init__(self, hook, at_call):
+        self.left = at_call
+        self.hook = hook
+
+    def on_step_end(self, learner, step, loss):
+        if self.hook == "step":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    def on_epoch_end(self, learner, epoch):
+        if self.hook == "epoch":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("hook", "at_call", "steps"), [("step", 2, 2), ("step", 5, 5), ("step", 8, 8), ("epoch", 1, 5)]
+)
+def test_a_callback_that_raises_it_stops_after_the_step_for_all(tmp_path, hook, at_call, steps):
+    def fit(learn, raises, counts, directory):
+        learn.fit(POLICY, callbacks=[raises, cw.WeightAverage(0.9), counts, cw.Checkpoint(directory, every_steps=1000)])
+
+    whole, expected = make_learner("augmented"), Counts()
+    fit(whole, Raises(hook, 0), expected, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_learner("augmented"), Raises(hook, at_call), Counts(), tmp_path / "cut")
+    later, found = make_learner("augmented"), Counts()
+    assert later.resume(tmp_path / "cut") == steps
+    fit(later, Raises(hook, 0), found, tmp_path / "cut")
+    assert same(bits(later), bits(whole))
+    assert found.calls == expected.calls

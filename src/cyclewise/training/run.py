@@ -27,7 +27,7 @@ from cyclewise.training.recorder import Recorder
 from cyclewise.training.runtime import Runtime
 
 _SECONDS_PER_NOTE = 0.1
-# A scaler that begins at 2**16 needs that many halvings to reach the smallest number of float16.
+# A scaler that begins at 2**16 comes in half as many below the smallest number of float16.
 _MOST_SKIPPED = 50
 _ROLLBACK_FACTOR = 0.5
 _MOST_ROLLBACKS = 5
@@ -142,8 +142,7 @@ class Run:
             self._started = time.perf_counter()
             self.place.end_pass()
             bar.tell(f"epoch {self.recorder.num_epochs}: {_note(epoch)}  ({seconds:.1f} s)")
-            for hook in on_epoch_end:
-                hook(epoch)
+            self._call(on_epoch_end, epoch)
             self.boundary.reach()
             # Pressed while the epoch was validated: no step may come in which it would be noticed.
             if interrupts.pending or self._runtime.num_ranks > 1:
@@ -162,6 +161,7 @@ class Run:
             if rest:
                 group += tuple(islice(batches, rest))
                 place.is_exhausted = len(group) <= rest
+            self._last_batches = group
             loss = step(group)
             place.num_batches += len(group)
             has_looked = False
@@ -169,11 +169,11 @@ class Run:
                 self._count_skipped()
             else:
                 scheduler.step()
-                self._last_batches = group
+                self._num_skipped = 0
                 has_looked = recorder.add_loss(loss)
                 self.num_steps += 1
-                for hook in on_step_end:
-                    hook(self.num_steps - 1, loss)
+                if on_step_end:
+                    self._call(on_step_end, self.num_steps - 1, loss)
                 if bar.is_shown and ((now := time.perf_counter()) > next_note or self.num_steps == self.total_steps):
                     next_note = now + _SECONDS_PER_NOTE
                     lr = recorder.policy.lr(self.num_steps - 1)
@@ -184,6 +184,20 @@ class Run:
             boundary.leave()
             if self.is_over():
                 break
+
+    def _call(self, hooks: Sequence[Callable[..., None]], *arguments: Any) -> None:
+        rest = iter(hooks)
+        try:
+            for hook in rest:
+                hook(*arguments)
+        except KeyboardInterrupt as error:
+            # One that a hook raises itself is a Ctrl-C after its last line, and the other hooks see the step too. A
+            # signal's comes from a handler, and has cut the hook off wherever it was.
+            if _is_raised_by(hooks, error):
+                for hook in rest:
+                    hook(*arguments)
+                self.boundary.reach()
+            raise
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._started
@@ -202,16 +216,16 @@ class Run:
 
     def _count_skipped(self) -> None:
         self._num_skipped += 1
-        if self._num_skipped >= _MOST_SKIPPED and self.num_steps == 0:
+        if self._num_skipped >= _MOST_SKIPPED:
             raise DivergedError(
-                f"the gradient scaler skipped all of the first {self._num_skipped} updates: the gradients are not "
-                'finite; look for NaN in the inputs, or train with mixed_precision="bf16"',
-                step=0,
-                lr=float(self.recorder.policy.lr(0)),
+                f"the gradient scaler skipped {self._num_skipped} updates in a row at step {self.num_steps}: the "
+                'gradients are not finite; look for NaN in the inputs, or train with mixed_precision="bf16"'
             )
 
     def _explain(self, error: DivergedError) -> None:
-        if error.step is not None and error.step >= self.num_steps and _has_nan(self._last_batches):
+        if error.step is None:
+            error.step, error.lr = self.num_steps, float(self.recorder.policy.lr(self.num_steps))
+        if error.step >= self.num_steps and _has_nan(self._last_batches):
             error.add("this step's batch holds values that are not finite")
 
     # -- going back and going on ------------------------------------------------------------------------------------
@@ -326,6 +340,7 @@ class Run:
             self._good.pop()  # its very first loss is not finite
         good = self._good[-1]
         step = self.step
+        self._num_skipped = 0
         step.model.load_state_dict(good["model"])
         hidden.restore_buffers(step.model, good.get("buffers", {}))
         optimizer_state.load(step.optimizer, copy.deepcopy(good["optimizer"]))
@@ -343,6 +358,15 @@ class Run:
             f"the training loss was not finite at step {error.step}; rolled back to step {at_step}, "
             f"the rates from there on times {_ROLLBACK_FACTOR}"
         )
+
+
+def _is_raised_by(hooks: Sequence[Callable[..., None]], error: BaseException) -> bool:
+    """Return whether a statement of one of the functions, called where the error was caught, has raised it."""
+    where = error.__traceback__ and error.__traceback__.tb_next
+    if where is None or where.tb_next is not None:
+        return False
+    functions = [getattr(hook, "func", hook) for hook in hooks]
+    return any(where.tb_frame.f_code is getattr(function, "__code__", None) for function in functions)
 
 
 def _has_nan(value: Any) -> bool:
