@@ -16,6 +16,15 @@ from cyclewise.errors import ArgumentError
 
 Restorer = Callable[[], None]
 _UNSET = object()
+# What gives the parts of a sparse tensor as they are, in the order in which one is made of them.
+_BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
+_PARTS = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: _BY_ROWS,
+    torch.sparse_bsr: _BY_ROWS,
+    torch.sparse_csc: _BY_COLUMNS,
+    torch.sparse_bsc: _BY_COLUMNS,
+}
 
 
 def of_tensor(tensor: Tensor) -> Restorer:
@@ -25,28 +34,70 @@ def of_tensor(tensor: Tensor) -> Restorer:
             "model must have initialised parameters, got a lazy layer that has not seen a batch; "
             "run one batch through the model first"
         )
-    storage = tensor.detach()  # the same memory: found again if somebody swaps `tensor.data`
-    memory = _writable(storage)
-    value = memory.clone()
+    restore_values = _of_values(tensor)
     is_leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
     gradient = tensor.grad if is_leaf else None
-    gradient_memory = None if gradient is None else _writable(gradient.detach())
-    gradient_value = None if gradient_memory is None else gradient_memory.clone()
+    restore_gradient = None if gradient is None else _of_values(gradient)
+
+    def restore() -> None:
+        restore_values()
+        if not is_leaf:
+            return
+        if tensor.requires_grad != requires_grad:
+            tensor.requires_grad_(requires_grad)
+        if restore_gradient is not None:
+            restore_gradient()
+        if tensor.grad is not gradient:
+            tensor.grad = gradient
+
+    return restore
+
+
+def _of_values(tensor: Tensor) -> Restorer:
+    """Remember the values of a tensor, and where they lie."""
+    storage = tensor.detach()  # the same memory: found again if somebody swaps `tensor.data`
+    if tensor.layout in _PARTS:
+        return _of_sparse(tensor, storage)
+    memory = _writable(storage)
+    value = memory.clone()
 
     def restore() -> None:
         memory.copy_(value)
         if not _same_place(tensor, storage):
             tensor.data = storage
-        if not is_leaf:
-            return
-        if tensor.requires_grad != requires_grad:
-            tensor.requires_grad_(requires_grad)
-        if gradient_memory is not None and gradient_value is not None:
-            gradient_memory.copy_(gradient_value)
-        if tensor.grad is not gradient:
-            tensor.grad = gradient
 
     return restore
+
+
+def _of_sparse(tensor: Tensor, storage: Tensor) -> Restorer:
+    """Remember the parts of a sparse tensor: what writes into it may give it others, of another length."""
+    parts = _parts(storage)
+    values = [part.clone() for part in parts]
+    places = _places(storage, parts)
+    options: dict[str, Any] = {"size": storage.shape, "check_invariants": False}
+    if tensor.layout is torch.sparse_coo:
+        make: Callable[..., Tensor] = torch.sparse_coo_tensor
+        options["is_coalesced"] = storage.is_coalesced()
+    else:
+        make, options["layout"] = torch.sparse_compressed_tensor, tensor.layout
+
+    def restore() -> None:
+        for part, value in zip(parts, values, strict=True):
+            part.copy_(value)
+        now = tensor.detach()
+        if now.layout is not storage.layout or _places(now, _parts(now)) != places:
+            tensor.data = make(*parts, **options)
+
+    return restore
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    return [getattr(tensor, name)() for name in _PARTS[tensor.layout]]
+
+
+def _places(tensor: Tensor, parts: list[Tensor]) -> list[Any]:
+    is_coalesced = tensor.layout is torch.sparse_coo and tensor.is_coalesced()
+    return [tensor.shape, is_coalesced, *((part.data_ptr(), part.shape, part.stride()) for part in parts)]
 
 
 def of_hooks(tensor: Tensor) -> Restorer:
