@@ -52,3 +52,29 @@ def test_load_after_resume_begins_another_run(tmp_path):
     learn.load(tmp_path / "first")
     history = learn.fit(cw.Constant(lr=0.2, total_steps=10), callbacks=[cw.Checkpoint(tmp_path / "second")])
     assert history.num_steps == 10
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_refused_fit_is_no_part_of_the_history(after):
+    learn = make_learner()
+    for _ in range(after):
+        learn.fit(CONSTANT)
+    history, last = learn.history, learn._last_fit
+    with pytest.raises(cw.ArgumentError, match=r"^cycle_ends must lie within the 10 steps of the fit"):
+        learn.fit(CONSTANT, callbacks=[cw.Snapshots([20])])
+    assert learn.history == history
+    assert learn._last_fit is last
+    assert learn.run is None
+    learn.fit(CONSTANT)
+    assert learn.history.policies == ("Constant(lr=0.1, total_steps=10)",) * (after + 1)
+
+
+def test_a_fit_that_is_refused_where_it_was_cut_off_is_no_part_of_the_history(tmp_path):
+    killed(tmp_path)
+    learn = make_learner()
+    learn.resume(tmp_path)
+    with pytest.raises(cw.CheckpointError, match=r"^fit 1 of the saved run has the callbacks \['Kill', 'Checkpoint'\]"):
+        learn.fit(CONSTANT, callbacks=[cw.Checkpoint(tmp_path)])
+    assert learn.history.policies == ()
+    learn.fit(CONSTANT, callbacks=[Kill(), cw.Checkpoint(tmp_path)])
+    assert learn.history.policies == ("Constant(lr=0.1, total_steps=10)",)

@@ -332,9 +332,10 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
             raise
 
     def _end(self, run: Run, callbacks: Sequence[Callback]) -> None:
-        self._last_fit = run.recorder.history()
-        self._fit_is_newer = True
-        self.history = self.history.followed_by(self._last_fit)
+        if run.has_begun:  # one that was refused is no part of the history
+            self._last_fit = run.recorder.history()
+            self._fit_is_newer = True
+            self.history = self.history.followed_by(self._last_fit)
         if run.sets_decay:
             decay.put_back(self.optimizer, run.groups_at_start)
         end_all(callbacks, self, run)

@@ -53,6 +53,7 @@ class Run:
         num_steps: updates made.
         total_steps: updates in all.
         stop_reason: why it is to end early; None if it is not.
+        has_begun: whether :meth:`train` was called; before, the fit may still be refused.
         boundary: where all of it last belonged to the same step.
     """
 
@@ -78,6 +79,7 @@ class Run:
         self.sets_decay = wd is not None
         self.num_steps = 0
         self.stop_reason: str | None = None
+        self.has_begun = False
         self.place = Place(data.train_loader, data.valid_loader)
         self._policies = list(policies)
         self._runtime = runtime
@@ -111,6 +113,7 @@ class Run:
             DivergedError: a training loss was not finite.
             KeyboardInterrupt: Ctrl-C was pressed; where it was pressed once, the last step is whole.
         """
+        self.has_begun = True
         if not rolls_back:
             self._good = []
         self.boundary.reach()
