@@ -29,6 +29,7 @@ from cyclewise.param_groups import (
 )
 from cyclewise.policies import CycleOnPlateau, PlateauState, Policy
 from cyclewise.policies.checks import MOST_STEPS
+from cyclewise.policies.identity import same
 from cyclewise.policies.plateau import state_from
 from cyclewise.policies.steps import as_one_step
 from cyclewise.ranks import mean_over_ranks
@@ -184,7 +185,7 @@ class PolicyLR(LRScheduler):
                 "for a torch scheduler's state, go to its step with set_hyperparameters(optimizer, policy, step)"
             )
         for name in ("version", "policy", "extra"):
-            if state_dict[name] != expected[name]:
+            if not same(state_dict[name], expected[name]):  # a tuple is a list once it was JSON
                 raise PolicyError(
                     f"state_dict must belong to the {name} {expected[name]}, got one of {state_dict[name]}; "
                     "make the PolicyLR with the saved policy, and change it with policy.extend()"

@@ -1,6 +1,8 @@
 """Resuming at every step, for every policy, in every order of loading."""
 
 import copy
+import dataclasses
+import json
 
 import pytest
 import torch
@@ -64,3 +66,33 @@ def test_every_step_goes_on_as_if_nothing_had_happened(policy):
             assert values(again) == uninterrupted[step]
             resumed.step()
             assert values(again) == uninterrupted[min(step + 1, policy.total_steps - 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(cw.Policy):
+    """Holds a tuple, which JSON makes a list of."""
+
+    total_steps: int
+    rates: tuple[tuple[int, float], ...]
+
+    def value(self, step):
+        return max(pair for pair in self.rates if pair[0] <= step)[1]
+
+    def to_dict(self):
+        return {"kind": "Table", "total_steps": self.total_steps, "rates": self.rates}
+
+
+def test_a_policy_with_tuples_is_resumed_from_json():
+    def scheduler(last):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        policy = Table(total_steps=10, rates=((0, 0.1), (4, last)))
+        return cw.PolicyLR(optimizer, policy, extra={"weight_decay": policy})
+
+    first, later = scheduler(0.2), scheduler(0.2)
+    for _ in range(5):
+        first.step()
+    state = json.loads(json.dumps(first.state_dict()))
+    later.load_state_dict(state)
+    assert (later.last_epoch, later.get_last_lr()) == (5, [0.2])
+    with pytest.raises(cw.PolicyError, match="state_dict must belong to the policy"):
+        scheduler(0.3).load_state_dict(state)

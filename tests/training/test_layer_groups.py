@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import cyclewise as cw
+from cyclewise.training.groups import spread
 from tests.training.small_learner import CONSTANT, equal, grouped, make_learner, weights
 
 
@@ -70,3 +71,21 @@ def test_the_range_test_keeps_frozen_batch_norm_in_eval_mode():
     learn.model[1].register_forward_hook(lambda module, *_: modes.append(module.training))
     learn.lr_find(num_steps=20)
     assert not any(modes)
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor, lambda rates: np.array(rates, dtype=np.float32)])
+def test_rates_may_come_in_an_array(make):
+    rates = [0.001, 0.01, 0.1]
+    found = spread(make(rates), 3)
+    assert found == pytest.approx(rates)
+    assert all(type(rate) is float for rate in found)
+    with pytest.raises(cw.ArgumentError) as caught:
+        spread(make(rates), 2)
+    assert str(caught.value) == (
+        "max_lr must have one rate per parameter group (2), got 3; pass one number for all groups"
+    )
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.5), np.float64(0.5), np.array(0.5), torch.tensor(0.5), np.array([0.5])])
+def test_a_rate_may_be_a_scalar_of_any_kind(rate):
+    assert make_learner().fit_one_cycle(1, max_lr=rate).lr.max() == 0.5

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -148,8 +149,8 @@ def spread(max_lr: Any, num_groups: int) -> list[float]:
     """Return one rate per group.
 
     Args:
-        max_lr: a number for all; a list of one per group; ``slice(low, high)``: geometric from the first group to the
-            last; ``slice(high)``: high for the last group, a tenth of it for the others.
+        max_lr: a number for all; a list or array of one per group; ``slice(low, high)``: geometric from the first group
+            to the last; ``slice(high)``: high for the last group, a tenth of it for the others.
         num_groups: number of groups.
 
     Raises:
@@ -173,8 +174,8 @@ def spread(max_lr: Any, num_groups: int) -> list[float]:
             return [high]
         between = [low * (high / low) ** (i / (num_groups - 1)) for i in range(1, num_groups - 1)]
         return [low, *between, high]
-    # A tensor without dimensions is a number.
-    is_list = max_lr.ndim > 0 if isinstance(max_lr, torch.Tensor) else isinstance(max_lr, Sequence)
+    # A tensor or array without dimensions is a number.
+    is_list = max_lr.ndim > 0 if isinstance(max_lr, (torch.Tensor, np.ndarray)) else isinstance(max_lr, Sequence)
     if is_list and not isinstance(max_lr, str):
         if len(max_lr) != num_groups:
             raise ArgumentError(
