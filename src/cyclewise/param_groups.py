@@ -106,8 +106,10 @@ def write_extra(optimizer: Optimizer, name: str, value: float) -> None:
             group["betas"] = type(group["betas"])((group["betas"][0], value))
 
 
-def check_extra(optimizer: Optimizer, extra: Mapping[str, Policy]) -> dict[str, Policy]:
-    """Return `extra` if every group has what it moves.
+def check_extra(
+    optimizer: Optimizer, extra: Mapping[str, Policy], policies: Sequence[Policy] = ()
+) -> dict[str, Policy]:
+    """Return `extra` if every group has what it moves, and none of the groups' own `policies` moves it.
 
     Raises:
         ArgumentTypeError: a value is no policy.
@@ -126,6 +128,12 @@ def check_extra(optimizer: Optimizer, extra: Mapping[str, Policy]) -> dict[str, 
                     f"extra must name numbers in the parameter groups of {type(optimizer).__name__}, got {name!r}; "
                     f"it has: {', '.join(known)}"
                 )
+        # Whichever of the two came second would be all that is seen.
+        if name in ("momentum", "weight_decay") and any(getattr(part.at(0), name) is not None for part in policies):
+            raise PolicyError(
+                f"extra must not name what the policy itself moves, got {name!r}; leave it out of extra, or leave the "
+                "policy's own at None"
+            )
     return dict(extra)
 
 

@@ -91,8 +91,8 @@ class PolicyLR(LRScheduler):
         self._rule = policy if isinstance(policy, CycleOnPlateau) else None
         self._rule_state = PlateauState()
         self._policies: Policies = [] if self._rule is not None else fitting(optimizer, policy)
-        self._extra = check_extra(optimizer, extra)
         parts = _parts(self._policies)
+        self._extra = check_extra(optimizer, extra, parts)
         self._total_steps: float = max((part.total_steps for part in parts), default=math.inf)
         self._table: tuple[int, list[Any]] = (0, [])
         self._on_cycle_end = on_cycle_end

@@ -165,3 +165,20 @@ def test_copies_go_on_by_themselves():
     other = copy.deepcopy(scheduler)
     other.step()
     assert (scheduler.last_epoch, other.last_epoch) == (0, 1)
+
+
+@pytest.mark.parametrize("own", ["momentum", "weight_decay"])
+@pytest.mark.parametrize("kind", [lambda policy: policy, lambda policy: [policy], lambda policy: {"body": policy}])
+def test_what_the_policy_moves_is_no_extra(own, kind):
+    optimizer = optimizer_of("body")
+    before = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+    part = {"momentum": "momenta", "weight_decay": "decays"}[own]
+    policy = cw.Together(rate=RULE_FREE, **{part: RULE_FREE})
+    with pytest.raises(cw.PolicyError) as caught:
+        cw.PolicyLR(optimizer, kind(policy), extra={own: RULE_FREE})
+    assert str(caught.value) == (
+        f"extra must not name what the policy itself moves, got {own!r}; leave it out of extra, or leave the policy's "
+        "own at None"
+    )
+    assert {name: value for name, value in optimizer.param_groups[0].items() if name != "params"} == before
+    cw.PolicyLR(optimizer, kind(RULE_FREE), extra={own: RULE_FREE})
