@@ -214,3 +214,38 @@ def test_nothing_warns_in_a_plain_run(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["remove", "find", "read_manifest", "remove_leftovers"])
+def test_a_disk_that_cannot_be_cleared_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, call):
+    def broken(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    class Breaks(cw.Callback):
+        """Lets the disk fail when the training has begun, and only where old checkpoints are looked through."""
+
+        def on_epoch_end(self, learner, epoch):
+            if call == "find":
+                monkeypatch.setattr("cyclewise.training.checkpoint.bundle", Stub)
+
+    class Stub:
+        find, read, remove = broken, bundle.read, bundle.remove
+
+    if call == "remove_leftovers":
+        monkeypatch.setattr("cyclewise.training.checkpoint.remove_leftovers", broken)
+    elif call == "remove":
+        monkeypatch.setattr(bundle, "remove", broken)
+    elif call == "read_manifest":
+        monkeypatch.setattr("cyclewise.training.checkpoint._valid_loss", broken)
+    learn = make_learner()
+    with pytest.warns(UserWarning, match="^old checkpoints in ") as caught:
+        learn.fit(cw.Constant(lr=0.1, total_steps=20), callbacks=[Breaks(), cw.Checkpoint(tmp_path, keep=1)])
+    assert [str(warning.message) for warning in caught] == [
+        f"old checkpoints in {str(tmp_path)!r} could not be looked through or removed ([Errno 5] Input/output error); "
+        "training goes on, remove what is not needed by hand"
+    ]
+    monkeypatch.undo()
+    assert learn.num_steps == 20
+    later = make_learner()
+    assert later.resume(tmp_path) == 20
+    assert same(bits(later), bits(learn))

@@ -103,3 +103,37 @@ def test_a_directory_of_a_resumed_run_is_no_licence_for_others(tmp_path):
     with pytest.raises(cw.CheckpointError, match=f"^directory must hold no other run, got {two} with "):
         learn.fit(POLICY, callbacks=[cw.Checkpoint(tmp_path / "one"), cw.Checkpoint(tmp_path / "two")])
     assert fit(learn, tmp_path / "one").num_steps == 16
+
+
+def test_a_run_that_began_there_meanwhile_is_not_mixed_with(tmp_path):
+    other = make_learner()
+
+    class Begins(cw.Callback):
+        def on_step_end(self, learner, step, loss):
+            if step == 2:
+                fit(other, tmp_path, keep=1)
+
+    learn = make_learner()
+    with pytest.raises(cw.CheckpointError, match=r"^directory must hold no other run, got .* call learn\.resume\("):
+        learn.fit(POLICY, callbacks=[Begins(), cw.Checkpoint(tmp_path, every_steps=4)])
+    later = make_learner()
+    assert later.resume(tmp_path) == 8
+    assert same(bits(later), bits(other))
+
+
+def test_two_runs_that_begin_at_the_same_moment_are_told(tmp_path, monkeypatch):
+    write = bundle.write
+
+    def both(directory, state, *, step, about):
+        write(directory, state, step=step + 1, about=about)
+        monkeypatch.setattr(bundle, "write", write)
+        return write(directory, state, step=step, about=about)
+
+    monkeypatch.setattr(bundle, "write", both)
+    with pytest.raises(cw.CheckpointError) as caught:
+        fit(make_learner(), tmp_path, every_steps=4)
+    assert str(caught.value) == (
+        f"directory must be that of one run, got {str(tmp_path)!r}, where another one has just written its first "
+        "checkpoint too; start one of them again in another directory"
+    )
+    assert [item.step for item in bundle.find(tmp_path)] == [5]

@@ -116,3 +116,23 @@ def test_a_run_that_was_loaded_or_had_ended_is_no_licence_for_the_folder(tmp_pat
     with pytest.raises(cw.CheckpointError) as caught:
         later.fit(policy, callbacks=[Snapshots(policy.cycle_ends, directory=tmp_path / "kept")])
     assert str(caught.value) == refusal(tmp_path / "kept", 1 if call == "load" else 2)
+
+
+@pytest.mark.parametrize("has_other", [False, True])
+def test_a_fit_that_was_killed_before_its_first_checkpoint_goes_on_in_its_folder(tmp_path, has_other):
+    def script(learn, name, death):
+        callbacks = [death, cw.Checkpoint(tmp_path / name, every_steps=1000)]
+        if has_other:
+            learn.fit(cw.Constant(lr=0.1, total_steps=2), callbacks=callbacks)
+        return sgdr(learn, tmp_path / f"{name}-snapshots", callbacks=callbacks)
+
+    before = 2 if has_other else 0
+    whole = script(make_learner("list"), "whole", Quiet())
+    with pytest.raises(Dies):
+        script(make_learner("list"), "cut", DieAt(before + 6))
+    assert contents(tmp_path / "cut-snapshots").keys() == {"snapshot-001.pt"}
+    later = make_learner("list")
+    assert later.resume(tmp_path / "cut") == before
+    script(later, "cut", Quiet())
+    assert same(bits(later), bits(whole))
+    assert len(later.ensemble()) == 3

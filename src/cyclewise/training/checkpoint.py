@@ -3,7 +3,8 @@
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from cyclewise.errors import CheckpointError
 from cyclewise.training import bundle, saving
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.files import remove_leftovers
+from cyclewise.training.snapshots import snapshots_in
 
 if TYPE_CHECKING:
     from cyclewise.training.history import Epoch
@@ -26,7 +28,8 @@ class Checkpoint(Callback):
     Each holds weights, optimizer, scaler, policy and its step, the random number generators, the position in the
     training data, the history and the states of the other callbacks. It is written whole or not at all: under a
     temporary name, flushed, then renamed. A write that fails (a full disk) is a warning; the training goes on, and the
-    checkpoints before it are still there. There is always one at the last step, and one where Ctrl-C ends the fit.
+    checkpoints before it are still there. There is always one at the last step, one where Ctrl-C ends the fit, and one
+    where a fit with :class:`Snapshots` on the disk begins.
 
     Args:
         directory: where they go, one folder each; made if it is missing. One run, one directory: a fit refuses one
@@ -79,13 +82,21 @@ class Checkpoint(Callback):
         self._num_epochs = 0
         self._has_verified = False
         self._is_failing = False
+        self._is_untidy = False
 
     def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
-        """Clear away what a killed process left."""
+        """Clear away what a killed process left; write where a fit begins that will leave snapshots on the disk.
+
+        Killed before its first checkpoint, it could neither be told from another one, nor go on in their folder.
+        """
         del total_steps
         self._num_epochs = 0
         if learner.runtime.is_main:
-            remove_leftovers(self.directory)
+            with self._tidying():
+                remove_leftovers(self.directory)
+        callbacks = () if learner.run is None else learner.run.callbacks
+        if learner.interrupted is None and any(kept.directory is not None for kept in snapshots_in(callbacks)):
+            self._write(learner)
 
     def on_step_end(self, learner: "Learner", step: int, loss: Tensor) -> None:
         """Write if it is time to."""
@@ -127,6 +138,8 @@ class Checkpoint(Callback):
         if not all(bool(parameter.isfinite().all()) for parameter in learner.model.parameters()):
             return  # the next loss will say so; a checkpoint of such weights is no use, and would push a good one out
         try:
+            # Another run may have begun here since the fit did.
+            saving.refuse_other_run(learner, self.directory)
             written = saving.write(learner, self.directory, valid_loss=valid_loss)
         except OSError as error:
             # Said once, until one has been written again or the fit ends: a warning at every step would fill the log.
@@ -147,7 +160,22 @@ class Checkpoint(Callback):
             bundle.read(written.path)
             self._has_verified = True
         self.last = written.path
-        self._clear()
+        with self._tidying():
+            self._clear()
+
+    @contextmanager
+    def _tidying(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._is_untidy:  # said once
+                warnings.warn(
+                    f"old checkpoints in {str(self.directory)!r} could not be looked through or removed ({error}); "
+                    "training goes on, remove what is not needed by hand",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            self._is_untidy = True
 
     def _clear(self) -> None:
         found = bundle.find(self.directory)
@@ -161,7 +189,9 @@ class Checkpoint(Callback):
                 bundle.remove(item)
 
     def _best(self) -> float:
-        losses = [loss for item in bundle.find(self.directory) if (loss := _valid_loss(item)) is not None]
+        losses: list[float] = []
+        with self._tidying():
+            losses = [loss for item in bundle.find(self.directory) if (loss := _valid_loss(item)) is not None]
         return min(losses, default=math.inf)
 
 

@@ -174,6 +174,7 @@ def write(learner: Parts, directory: Path, *, valid_loss: float | None = None) -
 
     Raises:
         OSError: it cannot be written.
+        CheckpointError: another run has begun in the directory at the same moment.
     """
     state = collect(learner)
     if not learner.runtime.is_main:
@@ -182,6 +183,12 @@ def write(learner: Parts, directory: Path, *, valid_loss: float | None = None) -
     begins = not bundle.find(directory)
     found = bundle.write(directory, state, step=num_steps, about={"valid_loss": valid_loss})
     if begins:
+        if len(bundle.find(directory)) > 1:
+            bundle.remove(found)
+            raise CheckpointError(
+                f"directory must be that of one run, got {str(directory)!r}, where another one has just written its "
+                "first checkpoint too; start one of them again in another directory"
+            )
         learner.own_directories.add(directory.resolve())
     learner.last_checkpoint = found.path
     return found

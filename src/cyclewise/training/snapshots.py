@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe, instance, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
-from cyclewise.training import bundle
 from cyclewise.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Snapshots(Callback):
             )
         if self.directory is not None:
             # Every rank writes, maybe on a disk of its own; all must end where one does.
-            is_own = self._owns_files or _is_resumed(learner)
+            is_own = self._owns_files or learner.interrupted is not None
             complaints = learner.runtime.gather(None if is_own else self._other_fit(self.directory))
             if any(complaints):
                 raise CheckpointError(next(filter(None, complaints)))
@@ -211,15 +210,6 @@ def _checked(cycle_ends: Any) -> list[int]:
     if not ends or any(a >= b for a, b in pairwise(ends)):
         raise ArgumentError(f"cycle_ends must be at least one step, and rise, got {ends}; {_WAY_OUT}")
     return ends
-
-
-def _is_resumed(learner: "Learner") -> bool:
-    """Return whether the fit that begins was cut off, and the Learner has resumed a checkpoint in the middle of it."""
-    last = learner.last_checkpoint
-    if last is None or last.parent.resolve() not in learner.own_directories:
-        return False
-    # The steps of a fit that was cut off are part of the history once it has ended.
-    return any(found.step > learner.history.num_steps for found in bundle.find(last))
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Any]:
