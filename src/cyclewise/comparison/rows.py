@@ -277,14 +277,18 @@ def _against(question: Question, row: Row, baseline: Row) -> Row:
     if reason is not None:
         missing = ("difference", "p_value", "p_value_uncorrected", "interval")
         return replace(row, unavailable={**row.unavailable, **dict.fromkeys(missing, reason)})
-    pairs = zip(row.values, baseline.values, strict=True)
-    differences = [own - other for own, other in pairs if own is not None and other is not None]
+    pairs = [
+        (own, other)
+        for own, other in zip(row.values, baseline.values, strict=True)
+        if own is not None and other is not None
+    ]
+    differences = [own - other for own, other in pairs]
     interval = statistics.t_interval(differences, level=1.0 - question.alpha)
     unavailable = dict(row.unavailable) if interval is not None else {**row.unavailable, "interval": Missing.ONE_SEED}
     return replace(
         row,
         difference=fmean(differences),
         interval=interval,
-        p_value_uncorrected=statistics.sign_flip_p_value(differences, seed=question.seed),
+        p_value_uncorrected=statistics.paired_p_value(*zip(*pairs, strict=True), seed=question.seed),
         unavailable=unavailable,
     )

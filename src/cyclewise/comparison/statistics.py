@@ -17,15 +17,18 @@ from cyclewise.errors import ArgumentError
 # Up to so many differences all signs are tried: 2^20 sums are a few milliseconds and 8 MB.
 _MOST_EXACT = 20
 _NUM_DRAWS = 100_000
-# Sums that differ by no more than rounding count as equal.
-_ROUNDING = 1e-12
+# Sums that differ by no more than rounding count as equal: that of adding up, and that of the values themselves, which
+# are means of float32 numbers (0.8704 - 0.8628 and 0.8605 - 0.8529 are one difference, but not in their last digits).
+_ADDING = 1e-12
+_FLOAT32 = 2.0**-23
 
 
-def sign_flip_p_value(differences: Sequence[float], *, seed: int = 0) -> float:
+def sign_flip_p_value(differences: Sequence[float], *, rounding: float = 0.0, seed: int = 0) -> float:
     """Return the two-sided p-value of the mean of paired differences.
 
     Args:
         differences: finite numbers, one per seed.
+        rounding: by how much their sum may be off; sums that are no farther apart count as equal.
         seed: draws the signs where there are more than 20 differences; up to 20 all signs are tried.
 
     Raises:
@@ -38,7 +41,7 @@ def sign_flip_p_value(differences: Sequence[float], *, seed: int = 0) -> float:
     """
     values = _checked(differences)
     observed = abs(math.fsum(values))
-    slack = _ROUNDING * math.fsum(abs(value) for value in values)
+    slack = rounding + _ADDING * math.fsum(abs(value) for value in values)
     if len(values) > _MOST_EXACT:
         signs = np.random.default_rng(seed).integers(0, 2, (_NUM_DRAWS, len(values)), dtype=np.int8)
         sums = (2.0 * signs - 1.0) @ np.array(values)
@@ -48,6 +51,27 @@ def sign_flip_p_value(differences: Sequence[float], *, seed: int = 0) -> float:
     for value in values[1:]:
         sums = np.concatenate([sums + value, sums - value])
     return float(np.count_nonzero(np.abs(sums) >= observed - slack) / len(sums))
+
+
+def paired_p_value(values: Sequence[float], others: Sequence[float], *, seed: int = 0) -> float:
+    """Return the p-value of :func:`sign_flip_p_value` for the differences of values that were computed in float32.
+
+    Args:
+        values: one per seed, finite.
+        others: those of the same seeds.
+        seed: as there.
+
+    Raises:
+        ArgumentError: there is none, or a difference is not finite.
+
+    >>> import numpy as np
+    >>> own, other = np.float32([0.8704, 0.8605, 0.8701]).tolist(), np.float32([0.8628, 0.8529, 0.8777]).tolist()
+    >>> paired_p_value(own, other), sign_flip_p_value([a - b for a, b in zip(own, other)])
+    (1.0, 0.75)
+    """
+    differences = [own - other for own, other in zip(values, others, strict=True)]
+    rounding = _FLOAT32 * math.fsum(abs(value) for value in (*values, *others))
+    return sign_flip_p_value(differences, rounding=rounding, seed=seed)
 
 
 def smallest_p_value(num_seeds: int) -> float:
