@@ -47,6 +47,12 @@ def test_json_of_tuned_runs_that_are_kept():
     assert len(list(Path("kept").iterdir())) == 2 * 2 + 2
 
 
+@pytest.mark.parametrize(("option", "is_lower"), [("--lower-is-better", True), ("--higher-is-better", False)])
+def test_the_direction_of_the_metric_can_be_told(option, is_lower):
+    result = run(EXAMPLE, *LOCAL, "--seeds", "1", "--rates", "0.01", "--metric", "accuracy", option, "--json")
+    assert json.loads(result.stdout)["question"]["lower_is_better"] is is_lower
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,6 +18,12 @@ def compare(
     baseline: Annotated[str, typer.Option(help="The one that the others are held against.")] = "constant",
     epochs: Annotated[float, typer.Option(help="Length of every run.")] = 5.0,
     metric: Annotated[str, typer.Option(help="A name in evaluate(), such as accuracy.")] = "loss",
+    lower_is_better: Annotated[
+        bool | None,
+        typer.Option(
+            "--lower-is-better/--higher-is-better", help="Direction of the metric; left out, what its name tells."
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Runs of each policy; a verdict needs 6 for two policies, 7 for three or four.")
     ] = 8,
@@ -52,7 +58,8 @@ def compare(
             record = cw.compare(
                 named_policies(list(names), total_steps), function,
                 seeds=range(seeds), metric=metric, baseline=baseline, engine=engine, workers=workers,
-                tune="lr_find" if rates is None else _rates(rates), target=goal, store=store,
+                tune="lr_find" if rates is None else _rates(rates), target=goal,
+                lower_is_better=lower_is_better, store=store,
             )  # fmt: skip
         section = record.section()
         output.say(section.conclusion)

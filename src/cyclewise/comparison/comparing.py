@@ -12,7 +12,7 @@ from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.state import preserve
-from cyclewise.training import Learner
+from cyclewise.training import Learner, direction
 
 # What a comparison is made with is imported when one is made, so that importing cyclewise costs less.
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def compare(
             with. A policy is multiplied as a whole, so that its highest rate is the one found.
         tuning_seeds: the seeds to tune on, others than `seeds`; None: the one after the largest.
         target: a value of `metric`; the rows say how many steps and seconds each policy needs for it.
-        lower_is_better: direction of `metric`; None: lower for names with "loss" in them, else higher.
+        lower_is_better: direction of `metric`; None: what its name tells ("loss", "error", "rmse", "perplexity", ...
+            are to fall, "accuracy", "f1", "auc", ... to rise). Where it tells nothing, higher is taken to be better,
+            with a warning, and the conclusion says so.
         store: a folder for finished runs. What is there is not trained again: a comparison that was killed goes on with
             the runs that are missing, and another one with more seeds or policies takes these over.
         seed: draws the signs of the test where there are more than 20 seeds.
@@ -97,13 +99,15 @@ def compare(
     from cyclewise.comparison.store import Store
 
     chosen = _policies(policies)
+    told = direction.lower_is_better(_metric(metric)) if lower_is_better is None else bool(lower_is_better)
     question = Question(
-        metric=_metric(metric),
-        lower_is_better="loss" in metric if lower_is_better is None else bool(lower_is_better),
+        metric=metric,
+        lower_is_better=bool(told),
         baseline=_baseline(baseline, chosen),
         seeds=_seeds("seeds", seeds),
         target=None if target is None else real("target", target, way_out="leave it out for none"),
         seed=random_seed("seed", seed),
+        is_direction_assumed=told is None,
     )
     if not callable(make_learner):
         raise ArgumentTypeError(
@@ -116,6 +120,13 @@ def compare(
     others = _tuning_seeds(tuning_seeds, question.seeds)
     at_a_time = num_workers(workers, engine)
     kept = None if store is None else Store(store, make_learner)
+    if question.is_direction_assumed:
+        warnings.warn(
+            f"metric must have a known direction, got {metric!r}, whose name tells none, so higher is taken to be "
+            "better; pass lower_is_better=True or False",
+            UserWarning,
+            stacklevel=2,
+        )
     num_tuning = 0 if how is None else len(others) * (1 if how == "lr_find" else len(how) * len(chosen))
     with (
         preserve(),
@@ -142,7 +153,7 @@ def compare(
     settings = {
         "policies": "; ".join(f"{name}: {policy!r}" for name, policy in chosen.items()),
         "seeds": ", ".join(map(str, question.seeds)),
-        "metric": f"{metric}, {'lower' if question.lower_is_better else 'higher'} is better",
+        "metric": f"{metric}, {question.direction} is better",
         "tuning": "none" if how is None else f"{how} on seeds {', '.join(map(str, others))}",
         "engine": f"{engine}, {at_a_time} at a time",
     }

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from cyclewise.comparison.comparison import Comparison
 from cyclewise.comparison.rows import Row, signed
+from cyclewise.comparison.runs import LOSS_NAMES
 from cyclewise.drawing import Chart, Line, Mark, Section, Table
 
 _STEPS_LABEL = "step (optimizer updates)"
@@ -30,6 +31,7 @@ def conclusion(comparison: Comparison) -> str:
     start = f"{question.baseline} has {question.metric} {_number(baseline.mean)}" + (
         f" ± {baseline.std_error:.2g}" if baseline.std_error is not None else ""
     )
+    start += f" ({question.direction} is better)"
     sentences = [f"Over {comparison.num_seeds} seeds, {start if baseline.mean is not None else baseline.verdict}"]
     if comparison.too_few_seeds:
         sentences.append(comparison.too_few_seeds[0].upper() + comparison.too_few_seeds[1:])
@@ -37,6 +39,11 @@ def conclusion(comparison: Comparison) -> str:
     else:
         verdicts = [(row.name, row.verdict) for row in others]
     sentences += [f"{name}: {words}" for name, words in verdicts]
+    if question.is_direction_assumed:
+        sentences.append(
+            f"Whether {question.metric} is to rise or to fall, its name does not tell; to rise was assumed, "
+            "lower_is_better=True says otherwise"
+        )
     if not comparison.is_paired:
         sentences.append(
             "Runs of one seed did not begin with the same weights and batches, which makes the differences noisier"
@@ -46,11 +53,14 @@ def conclusion(comparison: Comparison) -> str:
 
 def charts(comparison: Comparison) -> list[Chart]:
     """Describe the pictures: differences first, then each policy's course beside the baseline's."""
-    metric = comparison.question.metric
+    question = comparison.question
     result = _differences(comparison)
     baseline = comparison.row(comparison.question.baseline)
-    for score in [metric] if "loss" in metric else [metric, "loss"]:
-        limits = _limits(comparison.rows, score)
+    lower_is_better = {question.metric: question.lower_is_better}
+    if question.metric not in LOSS_NAMES:
+        lower_is_better["loss"] = True
+    for score, is_lower in lower_is_better.items():
+        limits = _limits(comparison.rows, score, lower_is_better=is_lower)
         result += [
             _course(row, baseline, score, limits)
             for row in comparison.rows
@@ -133,11 +143,10 @@ def _differences(comparison: Comparison) -> list[Chart]:
         lines.append(Line(f"{row.name} {signed(row.difference)}", [row.difference], [height], points=True))
     if not lines:
         return []
-    direction = "lower" if comparison.question.lower_is_better else "higher"
     return [
         Chart(
             f"Difference to {comparison.question.baseline}",
-            f"difference in {comparison.question.metric} ({direction} is better)",
+            f"difference in {comparison.question.metric} ({comparison.question.direction} is better)",
             "policy, the first one on top",
             lines,
             marks=[Mark("no difference", 0.0, role="muted")],
@@ -158,7 +167,7 @@ def _course(row: Row, baseline: Row, score: str, limits: tuple[float, float] | N
     if row.name != baseline.name and baseline.runs:
         lines.append(Line(f"{baseline.name}, mean", *mean_course(baseline, score), role="secondary", dashed=True))
     lines.append(Line(f"{row.name}, mean", *mean_course(row, score)))
-    label = "validation loss" if "loss" in score else f"{score} (validation)"
+    label = "validation loss" if score in LOSS_NAMES else f"{score} (validation)"
     return Chart(f"{row.name}: {label}", _STEPS_LABEL, label, lines, y_limits=limits)
 
 
@@ -178,13 +187,13 @@ def _over_seeds(row: Row, score: str, pick: Callable[[list[float]], float]) -> t
     return longest, picked
 
 
-def _limits(rows: Sequence[Row], score: str) -> tuple[float, float] | None:
+def _limits(rows: Sequence[Row], score: str, *, lower_is_better: bool) -> tuple[float, float] | None:
     """Return one range for all small pictures: where the better nine tenths of all values lie."""
     values = sorted(value for row in rows for run in row.runs for value in run.scores(score)[1] if value is not None)
     if not values:
         return None
     tenth = len(values) // 10
-    low, high = (values[0], values[-1 - tenth]) if "loss" in score else (values[tenth], values[-1])
+    low, high = (values[0], values[-1 - tenth]) if lower_is_better else (values[tenth], values[-1])
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
 

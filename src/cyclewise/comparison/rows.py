@@ -37,6 +37,7 @@ class Question:
         target: a score to reach; None for none.
         alpha: the chance of an error over all verdicts that is put up with.
         seed: draws the signs of the test where there are too many to try all.
+        is_direction_assumed: whether nothing told the direction, neither an argument nor the metric's name.
     """
 
     metric: str
@@ -46,6 +47,12 @@ class Question:
     target: float | None = None
     alpha: float = 0.05
     seed: int = 0
+    is_direction_assumed: bool = False
+
+    @property
+    def direction(self) -> str:
+        """Which way the metric gets better, in a word."""
+        return "lower" if self.lower_is_better else "higher"
 
 
 @dataclass(frozen=True, eq=False)

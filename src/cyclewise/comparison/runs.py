@@ -20,7 +20,7 @@ from cyclewise.training import Callback, History, Learner
 
 # Two runs that begin with the same weights and the same batches, so many of them, are taken to have the same data.
 _NUM_BATCHES = 3
-_LOSS_NAMES = ("loss", "valid_loss")
+LOSS_NAMES = ("loss", "valid_loss")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Runner:
             )
         if learn.data.valid_loader is None:
             learn.evaluate()  # raises, with the way out
-        if self._metric not in (*_LOSS_NAMES, *learn.metrics):
+        if self._metric not in (*LOSS_NAMES, *learn.metrics):
             listed = ", ".join(repr(name) for name in ("loss", *learn.metrics))
             raise ArgumentError(
                 f"metric must be a name in evaluate(), got {self._metric!r}; the Learner has {listed}, "
@@ -217,5 +217,5 @@ def _range_test(learn: Learner, seed: int) -> Run:
 
 
 def _score(epoch: Any, metric: str) -> float | None:
-    value = epoch.valid_loss if metric in _LOSS_NAMES else epoch.metrics.get(metric)
+    value = epoch.valid_loss if metric in LOSS_NAMES else epoch.metrics.get(metric)
     return value if value is not None and abs(value) < float("inf") else None
