@@ -62,6 +62,14 @@ def test_early_stopping_ends_the_fit_at_an_epoch():
     )
 
 
+@pytest.mark.parametrize(("name", "num_steps"), [("rmse", 50), ("accuracy", 15), ("gap", 15)])
+def test_early_stopping_knows_which_scores_are_to_fall(name, num_steps):
+    falling = iter(range(1000, 0, -1))
+    learn = make_learner(metrics={name: lambda outputs, targets: float(next(falling))})
+    history = learn.fit(cw.Constant(lr=0.1, total_steps=50), callbacks=[cw.EarlyStopping(name, patience=2)])
+    assert history.num_steps == num_steps
+
+
 def test_metrics_are_streamed():
     from torchmetrics.classification import MulticlassAccuracy
 

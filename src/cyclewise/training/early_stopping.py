@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cyclewise._validation import non_negative, one_of, whole
 from cyclewise.errors import ArgumentError
 from cyclewise.training.callbacks import Callback
+from cyclewise.training.direction import lower_is_better
 
 if TYPE_CHECKING:
     from cyclewise.training.history import Epoch
@@ -22,7 +23,8 @@ class EarlyStopping(Callback):
         monitor: "valid_loss", "train_loss" or the name of a metric.
         patience: epochs without improvement before the fit ends, at least 1.
         min_delta: what counts as an improvement, in the score's own unit.
-        mode: "min" where lower is better, "max" where higher is; None: "min" for losses, "max" for metrics.
+        mode: "min" where lower is better, "max" where higher is; None: what its name tells ("rmse" falls), and "max"
+            where that is nothing.
 
     Raises:
         ArgumentError: an argument has an impossible value, or an epoch has no such score.
@@ -42,9 +44,8 @@ class EarlyStopping(Callback):
         self.monitor = monitor
         self.patience = whole("patience", patience, minimum=1, way_out="it counts epochs")
         self.min_delta = non_negative("min_delta", min_delta, way_out="0.0 counts every improvement")
-        self._sign = 1.0 if (mode or ("min" if monitor.endswith("loss") else "max")) == "min" else -1.0
-        if mode is not None:
-            one_of("mode", mode, ("min", "max"))
+        is_lower = lower_is_better(monitor) if mode is None else one_of("mode", mode, ("min", "max")) == "min"
+        self._sign = 1.0 if is_lower else -1.0
         self._best = math.inf
         self._num_worse = 0
 
