@@ -80,7 +80,9 @@ def test_every_run_that_diverges_is_a_failure_and_every_refusal_a_refusal():
                                "    return learn\n")  # fmt: skip
     result = run("mine.py:broken", *LOCAL, "--seeds", "1")
     assert result.exit_code == 3
-    assert "not run: the range test refused to give a rate" in result.stdout
+    reason = "not run: the range test refused to give a rate: the loss is not finite before any training"
+    assert f"one-cycle: {reason}" in result.stdout
+    assert "What to do: look for NaN or infinity" in result.stdout
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -208,8 +208,36 @@ def test_a_policy_without_a_rate_from_the_range_test_is_not_run():
 
     c = local(make=noise, tune="lr_find")
     assert [row.unavailable["mean"] for row in c.rows] == [Missing.REFUSED] * 2
-    assert c.row("high").verdict == "not run: the range test refused to give a rate"
+    assert c.row("high").verdict == (
+        "not run: the range test refused to give a rate: the loss is not finite before any training"
+    )
     assert c.row("high").unavailable["difference"] is Missing.REFUSED
+    (refusal,) = c.row("high").refusals
+    assert refusal is cw.Refusal.NONFINITE_START
+    assert c.section().conclusion.endswith(f". What to do: {refusal.remedy}.")
+    assert c.section().tables[1].rows[0][1] == f"refused: {refusal.value}"
+    assert cw.Comparison.from_dict(json.loads(json.dumps(c.to_dict()))) == c
+
+
+def test_a_comparison_without_a_run_is_drawn_as_the_reason(tmp_path):
+    c = local(make=frozen, tune="lr_find")
+    (axes,) = c.plot().axes
+    assert "no parameter requires a gradient" in axes.texts[0].get_text().replace("\n", " ")
+    assert "no parameter requires a gradient" in write_html(c, tmp_path / "report.html").read_text()
+
+
+def test_a_range_test_that_refuses_on_some_seeds_is_named_beside_the_rate_of_the_others():
+    c = local(make=lambda seed: frozen(seed) if seed == 7 else make_learner(seed), tune="lr_find", tuning_seeds=[7, 8])
+    assert c.row("low").refusals == (cw.Refusal.FROZEN,)
+    assert c.section().tables[1].rows[0][1] == (
+        f"{c.row('low').tuned_lr:.3g} (refused on 1 seed: no parameter requires a gradient)"
+    )
+
+
+def frozen(seed):
+    learn = make_learner(seed)
+    return cw.Learner(learn.model.requires_grad_(False), learn.data, metrics=learn.metrics,
+                      optimizer=torch.optim.SGD(learn.model.parameters(), lr=0.1))  # fmt: skip
 
 
 # -- the record -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from cyclewise.comparison.comparison import Comparison
-from cyclewise.comparison.rows import Row, signed
+from cyclewise.comparison.rows import Missing, Row, reasons, signed
 from cyclewise.comparison.runs import LOSS_NAMES
 from cyclewise.drawing import Chart, Line, Mark, Section, Table
 
@@ -44,6 +44,9 @@ def conclusion(comparison: Comparison) -> str:
             f"Whether {question.metric} is to rise or to fall, its name does not tell; to rise was assumed, "
             "lower_is_better=True says otherwise"
         )
+    refused = [row for row in comparison.rows if row.unavailable.get("mean") is Missing.REFUSED]
+    remedies = dict.fromkeys(refusal.remedy for row in refused for refusal in row.refusals)
+    sentences += [f"What to do: {remedy}" for remedy in remedies]
     if not comparison.is_paired:
         sentences.append(
             "Runs of one seed did not begin with the same weights and batches, which makes the differences noisier"
@@ -52,7 +55,7 @@ def conclusion(comparison: Comparison) -> str:
 
 
 def charts(comparison: Comparison) -> list[Chart]:
-    """Describe the pictures: differences first, then each policy's course beside the baseline's."""
+    """Describe the pictures: differences first, then each policy's course beside the baseline's; why, if none is."""
     question = comparison.question
     result = _differences(comparison)
     baseline = comparison.row(comparison.question.baseline)
@@ -66,7 +69,7 @@ def charts(comparison: Comparison) -> list[Chart]:
             for row in comparison.rows
             if any(math.isfinite(value) for value in mean_course(row, score)[1])
         ]
-    return result
+    return result or [_nothing(comparison)]
 
 
 def table(comparison: Comparison) -> Table:
@@ -113,7 +116,7 @@ def _effort(comparison: Comparison) -> list[Table]:
     rows = [
         [
             row.name,
-            "refused" if row.tuned_lr is None else f"{row.tuned_lr:.3g}",
+            _rate_found(row),
             str(row.tuning_steps),
             f"{row.tuning_seconds:.3g}",
             ", ".join(f"{lr:g}: {_number(score) or 'diverged'}" for lr, score in row.tuning),
@@ -122,6 +125,14 @@ def _effort(comparison: Comparison) -> list[Table]:
     ]
     columns = ["policy", "rate found", "steps spent", "seconds spent", "candidates"]
     return [Table(columns, rows, caption="What finding the rates cost, on other seeds than those compared.")]
+
+
+def _rate_found(row: Row) -> str:
+    if row.tuned_lr is None:
+        return f"refused: {reasons(row)}"
+    if not row.refusals:
+        return f"{row.tuned_lr:.3g}"
+    return f"{row.tuned_lr:.3g} (refused on {len(row.refusals)} seed{'s'[: len(row.refusals) - 1]}: {reasons(row)})"
 
 
 def _by_seed(comparison: Comparison) -> Table:
@@ -156,6 +167,11 @@ def _differences(comparison: Comparison) -> list[Chart]:
             + ".",
         )
     ]
+
+
+def _nothing(comparison: Comparison) -> Chart:
+    why = "; ".join(f"{row.name}: {row.verdict}" for row in comparison.rows)
+    return Chart("No policy to draw", _STEPS_LABEL, comparison.question.metric, [], empty=why)
 
 
 def _course(row: Row, baseline: Row, score: str, limits: tuple[float, float] | None) -> Chart:

@@ -9,6 +9,7 @@ from typing import Any
 from cyclewise.comparison import statistics
 from cyclewise.comparison.runs import Run
 from cyclewise.comparison.tuning import Tuned
+from cyclewise.range_test import Refusal
 
 
 class Missing(Enum):
@@ -81,6 +82,7 @@ class Row:
         tuning_steps: what tuning cost in optimizer updates.
         tuning_seconds: and in seconds.
         tuning: rate and mean score of each rate tried in a grid.
+        refusals: why range tests gave no rate, each with its `remedy`, one for each seed of tuning that gave none.
         policy: what :meth:`Policy.to_dict` returned.
         verdict: the outcome in words.
         unavailable: attribute -> why it is None.
@@ -107,6 +109,7 @@ class Row:
     tuning_steps: int = 0
     tuning_seconds: float = 0.0
     tuning: tuple[tuple[float, float | None], ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     policy: Mapping[str, Any] | None = None
     verdict: str = ""
     unavailable: Mapping[str, Missing] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class Row:
             "values": list(self.values),
             "interval": None if self.interval is None else list(self.interval),
             "tuning": [list(pair) for pair in self.tuning],
+            "refusals": [refusal.name for refusal in self.refusals],
             "unavailable": {name: reason.name for name, reason in self.unavailable.items()},
             "runs": [run.to_dict() for run in self.runs],
         }
@@ -145,6 +149,7 @@ class Row:
             "values": tuple(values["values"]),
             "interval": None if interval is None else (interval[0], interval[1]),
             "tuning": tuple((lr, score) for lr, score in values["tuning"]),
+            "refusals": tuple(Refusal[name] for name in values.get("refusals", ())),
             "unavailable": {name: Missing[reason] for name, reason in values["unavailable"].items()},
             "runs": tuple(Run.from_dict(run) for run in values["runs"]),
         })  # fmt: skip
@@ -175,7 +180,7 @@ def make_rows(question: Question, runs: Mapping[str, Sequence[Run]], tuned: Mapp
 def verdict(question: Question, row: Row, num_others: int) -> str:
     """Return a row's outcome in words: who is better by how much, or why that cannot be said."""
     if row.unavailable.get("mean") is Missing.REFUSED:
-        return "not run: the range test refused to give a rate"
+        return f"not run: the range test refused to give a rate: {reasons(row)}"
     if row.num_diverged:
         return f"{row.num_diverged} of {len(row.values)} runs diverged"
     if row.name == question.baseline:
@@ -192,6 +197,15 @@ def verdict(question: Question, row: Row, num_others: int) -> str:
     if enough:
         return f"no verdict: {amount}, p = {row.p_value:.2g}; {enough}"
     return f"no difference shown: {amount}, p = {row.p_value:.2g}"
+
+
+def reasons(row: Row) -> str:
+    """Return why range tests gave the policy no rate, each reason once.
+
+    >>> reasons(Row("fixed", refusals=(Refusal.FROZEN, Refusal.FROZEN)))
+    'no parameter requires a gradient'
+    """
+    return "; ".join(dict.fromkeys(refusal.value for refusal in row.refusals))
 
 
 def too_few_seeds(question: Question, num_others: int) -> str:
@@ -232,6 +246,7 @@ def _alone(question: Question, name: str, runs: Sequence[Run], tuned: Tuned) -> 
         "tuning_steps": tuned.num_steps,
         "tuning_seconds": tuned.seconds,
         "tuning": tuned.candidates,
+        "refusals": tuned.refusals,
     }
     if tuned.policy is None:
         missing = ("mean", "std_error", "steps_to_target", "seconds_to_target", "lr", "tuned_lr", "policy")

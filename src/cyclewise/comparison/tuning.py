@@ -9,6 +9,7 @@ from cyclewise.comparison.crew import Crew
 from cyclewise.comparison.runs import Job, Run
 from cyclewise.errors import ArgumentError
 from cyclewise.policies import Policy, Rescaled
+from cyclewise.range_test import Refusal
 
 # A policy that ends above this share of its peak is not annealed.
 _ANNEALED = 0.5
@@ -24,7 +25,7 @@ class Tuned:
         num_steps: optimizer updates spent.
         seconds: spent.
         candidates: rate and mean score of each rate of a grid; None for the score where a run diverged.
-        refusal: why there is no rate; empty where there is one.
+        refusals: why range tests gave no rate, one for each seed on which they gave none.
         is_at_edge: whether the best rate is the grid's lowest or highest, so that a better one may lie beyond.
     """
 
@@ -33,7 +34,7 @@ class Tuned:
     num_steps: int = 0
     seconds: float = field(default=0.0, compare=False)
     candidates: tuple[tuple[float, float | None], ...] = ()
-    refusal: str = ""
+    refusals: tuple[Refusal, ...] = ()
     is_at_edge: bool = False
 
 
@@ -72,16 +73,16 @@ def by_range_test(crew: Crew, policies: Mapping[str, Policy], seeds: Sequence[in
     """
     found = crew.run({"range test": [Job(seed) for seed in seeds]})["range test"]
     num_steps, seconds = sum(run.num_steps for run in found), sum(run.seconds for run in found)
-    refusals = [run.error for run in found if run.error]
+    refusals = tuple(Refusal(run.error) for run in found if run.error)
     result = {}
     for name, policy in policies.items():
         if len(refusals) == len(found):
-            result[name] = Tuned(None, None, num_steps, seconds, refusal=refusals[0])
+            result[name] = Tuned(None, None, num_steps, seconds, refusals=refusals)
             continue
         is_annealed = policy.lr(policy.total_steps - 1) < _ANNEALED * peak(policy)
         rates = [run.max_lr if is_annealed else run.constant_lr for run in found]
         lr = math.exp(fmean(math.log(rate) for rate in rates if rate is not None))
-        result[name] = Tuned(with_peak(policy, lr), lr, num_steps, seconds)
+        result[name] = Tuned(with_peak(policy, lr), lr, num_steps, seconds, refusals=refusals)
     return result
 
 
