@@ -47,6 +47,13 @@ def test_json_is_the_only_thing_on_standard_output():
     assert "noise" in result.stderr
 
 
+def test_the_range_test_is_told_the_length_of_the_run():
+    found = json.loads(run("find", EXAMPLE, "--total-steps", "1234", "--json").stdout)
+    assert dict(found["settings"])["total_steps"] == 1234
+    fitted = json.loads(run("fit", EXAMPLE, "--epochs", "3", "--json").stdout)
+    assert dict(fitted["range_test"]["settings"])["total_steps"] == len(fitted["history"]["loss"]) == 39
+
+
 def test_fit_finds_a_rate_trains_and_writes_a_report():
     result = run("fit", EXAMPLE, "--epochs", "3", "--html", "out.html")
     assert result.exit_code == 0, result.stderr

@@ -187,6 +187,28 @@ def test_tuning_by_range_test_gives_every_policy_its_rate_and_counts_it():
     assert cw.policy_from_dict(cycle.policy).lr(3) == pytest.approx(cycle.tuned_lr * policies["cycle"].lr(3))
 
 
+def test_range_tests_are_told_the_length_of_the_runs_and_made_once_for_each(tmp_path):
+    def few(seed):
+        labels = torch.randint(2, (250,))
+        inputs = torch.randn(250, 20)
+        inputs[:, :4] += 1.2 * labels[:, None]
+        data = cw.Data.from_arrays(inputs, labels, batch_size=20, seed=seed)
+        model = torch.nn.Sequential(torch.nn.Linear(20, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+        return cw.Learner(model, data, optimizer=torch.optim.Adam)
+
+    policies = {"short": constant(1.0, 4), "long": constant(1.0, 400), "too": cw.Cosine(max_lr=1.0, total_steps=400)}
+    c = local(policies, few, baseline="short", tune="lr_find", tuning_seeds=[7, 8], seeds=[0], store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 * 2 + 3
+    for row in c.rows:
+        found = []
+        for seed in (7, 8):
+            torch.manual_seed(seed)
+            found.append(few(seed).lr_find(total_steps=row.total_steps, progress=False))
+        rates = [test.max_lr if row.name == "too" else test.constant_lr for test in found]
+        assert row.tuned_lr == pytest.approx(math.sqrt(math.prod(rates)))
+    assert c.row("short").tuned_lr > 2 * c.row("long").tuned_lr
+
+
 def test_tuning_by_grid_takes_the_best_rate_of_other_seeds():
     c = local(tune=[0.001, 0.1, 1e30], tuning_seeds=[7, 8])
     for row in c.rows:

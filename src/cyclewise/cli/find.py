@@ -12,6 +12,9 @@ def find(
     target: Target,
     seed: Seed = 0,
     num_steps: Annotated[int, typer.Option(help="Steps (optimizer updates) of all sweeps.")] = 100,
+    total_steps: Annotated[
+        int | None, typer.Option(help="Steps of the run that the rate is for; matters where samples are few.")
+    ] = None,
     start_lr: Annotated[float | None, typer.Option(help="Lowest rate to try; found if left out.")] = None,
     end_lr: Annotated[float | None, typer.Option(help="Highest rate to try; found if left out.")] = None,
     sweep: Annotated[str, typer.Option(help="exponential or linear.")] = "exponential",
@@ -25,7 +28,9 @@ def find(
 
         with output.quiet_stdout():
             learner = make_learner(target, seed)
-            result = learner.lr_find(num_steps=num_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed)
+            result = learner.lr_find(
+                num_steps=num_steps, total_steps=total_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed
+            )
         output.say(str(result))
         output.finish(result.to_dict(), [result])
         if result.refusal is not None:

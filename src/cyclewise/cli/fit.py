@@ -36,7 +36,9 @@ def fit(
             learner = make_learner(target, seed)
             if run is not None and run.exists():
                 output.say(f"resumed at step {learner.resume(run)}")
-            found = learner.lr_find(seed=seed) if max_lr is None else None
+            found = None
+            if max_lr is None:
+                found = learner.lr_find(seed=seed, total_steps=learner.steps_in("epochs", epochs))
             if found is not None:
                 output.say(str(found))
             callbacks = [] if run is None else [Checkpoint(run)]

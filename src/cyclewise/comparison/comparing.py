@@ -57,8 +57,9 @@ def compare(
         engine: "processes": spawned local processes, one thread each; "local": this process; "ray"; or the address of a
             Ray cluster.
         workers: how many runs at a time; None: a process per core, one run at a time in this process.
-        tune: find each policy's rate first, with the same effort for each: "lr_find", or a list of peak rates to train
-            with. A policy is multiplied as a whole, so that its highest rate is the one found.
+        tune: find each policy's rate first, with the same effort for each: "lr_find", told the policy's length, or a
+            list of peak rates to train with. A policy is multiplied as a whole, so that its highest rate is the one
+            found.
         tuning_seeds: the seeds to tune on, others than `seeds`; None: the one after the largest.
         target: a value of `metric`; the rows say how many steps and seconds each policy needs for it.
         lower_is_better: direction of `metric`; None: what its name tells ("loss", "error", "rmse", "perplexity", ...
@@ -97,6 +98,7 @@ def compare(
     from cyclewise.comparison.rows import Question, make_rows
     from cyclewise.comparison.runs import Job, Runner
     from cyclewise.comparison.store import Store
+    from cyclewise.comparison.tuning import lengths
 
     chosen = _policies(policies)
     told = direction.lower_is_better(_metric(metric)) if lower_is_better is None else bool(lower_is_better)
@@ -127,11 +129,11 @@ def compare(
             UserWarning,
             stacklevel=2,
         )
-    num_tuning = 0 if how is None else len(others) * (1 if how == "lr_find" else len(how) * len(chosen))
+    num_rates = 0 if how is None else len(lengths(chosen)) if how == "lr_find" else len(how) * len(chosen)
     with (
         preserve(),
         portable(make_learner, *chosen.values()),
-        progress_bar("comparing", num_tuning + len(question.seeds) * len(chosen), progress) as bar,
+        progress_bar("comparing", len(others) * num_rates + len(question.seeds) * len(chosen), progress) as bar,
         make_workers(Runner(make_learner, metric), engine=engine, workers=at_a_time) as crew_workers,
     ):
         crew = Crew(crew_workers, kept, bar.advance)

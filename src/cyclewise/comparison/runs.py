@@ -30,10 +30,12 @@ class Job:
     Attributes:
         seed: handed to ``make_learner``; seeds the global generators too.
         policy: what to train by; None for a range test.
+        total_steps: length of the run that a range test is for; None for a training run, whose policy has one.
     """
 
     seed: int
     policy: Policy | None = None
+    total_steps: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class Runner:
             learn = self._make_learner(job.seed)
             self._check(learn)
             learn.progress = False
-            return _range_test(learn, job.seed) if job.policy is None else _train(learn, job.policy, job.seed)
+            return _range_test(learn, job) if job.policy is None else _train(learn, job.policy, job.seed)
 
     def _check(self, learn: Any) -> None:
         if not isinstance(learn, Learner):
@@ -203,11 +205,11 @@ def _train(learn: Learner, policy: Policy, seed: int) -> Run:
     return Run(seed, history, error, tuple(start.digests), num_steps=history.num_steps, seconds=seconds)
 
 
-def _range_test(learn: Learner, seed: int) -> Run:
+def _range_test(learn: Learner, job: Job) -> Run:
     began = time.perf_counter()
-    found = learn.lr_find(progress=False)
+    found = learn.lr_find(total_steps=job.total_steps, progress=False)
     return Run(
-        seed,
+        job.seed,
         error="" if found.refusal is None else found.refusal.value,
         max_lr=found.max_lr,
         constant_lr=found.constant_lr,

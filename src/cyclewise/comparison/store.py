@@ -118,7 +118,7 @@ class Store:
 def described(job: Job) -> dict[str, Any]:
     """Return what tells a job from another of the same ``make_learner``, as plain values."""
     if job.policy is None:
-        return {"seed": job.seed, "policy": None}
+        return {"seed": job.seed, "policy": None, "total_steps": job.total_steps}
     # As text too, since a user's own class may keep its settings where to_dict() does not look.
     return {"seed": job.seed, "policy": job.policy.to_dict(), "text": identity.text(job.policy)}
 

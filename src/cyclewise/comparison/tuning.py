@@ -69,13 +69,18 @@ def by_range_test(crew: Crew, policies: Mapping[str, Policy], seeds: Sequence[in
     """Give each policy the rate of `lr_find`, the geometric mean over the seeds.
 
     A policy that anneals gets ``max_lr`` as its peak, one that does not gets ``constant_lr``. The range tests are made
-    once; each policy counts their cost, which whoever uses it alone would pay.
+    once for each length of run, which few samples bound the rate by; each policy counts the cost of those of its
+    length, which whoever uses it alone would pay.
     """
-    found = crew.run({"range test": [Job(seed) for seed in seeds]})["range test"]
-    num_steps, seconds = sum(run.num_steps for run in found), sum(run.seconds for run in found)
-    refusals = tuple(Refusal(run.error) for run in found if run.error)
+    of_length = crew.run({
+        f"range test for {total_steps} steps": [Job(seed, total_steps=total_steps) for seed in seeds]
+        for total_steps in lengths(policies)
+    })  # fmt: skip
     result = {}
     for name, policy in policies.items():
+        found = of_length[f"range test for {policy.total_steps} steps"]
+        num_steps, seconds = sum(run.num_steps for run in found), sum(run.seconds for run in found)
+        refusals = tuple(Refusal(run.error) for run in found if run.error)
         if len(refusals) == len(found):
             result[name] = Tuned(None, None, num_steps, seconds, refusals=refusals)
             continue
@@ -84,6 +89,16 @@ def by_range_test(crew: Crew, policies: Mapping[str, Policy], seeds: Sequence[in
         lr = math.exp(fmean(math.log(rate) for rate in rates if rate is not None))
         result[name] = Tuned(with_peak(policy, lr), lr, num_steps, seconds, refusals=refusals)
     return result
+
+
+def lengths(policies: Mapping[str, Policy]) -> list[int]:
+    """Return the different lengths of the policies, in steps.
+
+    >>> from cyclewise import Constant
+    >>> lengths({"a": Constant(lr=0.1, total_steps=9), "b": Constant(lr=0.2, total_steps=9)})
+    [9]
+    """
+    return list(dict.fromkeys(policy.total_steps for policy in policies.values()))
 
 
 def by_grid(
