@@ -66,7 +66,8 @@ def compare(
             are to fall, "accuracy", "f1", "auc", ... to rise). Where it tells nothing, higher is taken to be better,
             with a warning, and the conclusion says so.
         store: a folder for finished runs. What is there is not trained again: a comparison that was killed goes on with
-            the runs that are missing, and another one with more seeds or policies takes these over.
+            the runs that are missing, and another one with more seeds or policies takes these over. Runs of other code,
+            in `make_learner` or the files that it imports, or with other values of the globals it reads, are others.
         seed: draws the signs of the test where there are more than 20 seeds.
         progress: True, False, or "auto": a bar where standard error is a terminal.
 

@@ -1,16 +1,12 @@
 """Runs kept by content: what was trained once with the same code, settings and seed is read instead of trained again.
 
-A run's name is a hash of all that decides its outcome: policy, seed, ``make_learner`` with its source file, the parts
-of cyclewise that train, the releases of torch and NumPy. Data on disk are not looked at. A file that was torn by a kill
-or a full disk counts as missing.
+A run's name is a hash of all that decides its outcome: policy, seed, ``make_learner`` with the user's modules and the
+globals behind it, the parts of cyclewise that train, the releases of torch and NumPy. Data on disk are not looked at. A
+file that was torn by a kill or a full disk counts as missing.
 """
 
-import functools
-import hashlib
-import inspect
 import json
 import os
-import pickle
 import secrets
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -21,12 +17,13 @@ import numpy as np
 import torch
 
 import cyclewise
+from cyclewise.comparison.content import content, digest
 from cyclewise.comparison.runs import Job, Run
-from cyclewise.errors import ArgumentError, CheckpointError
+from cyclewise.errors import CheckpointError
 from cyclewise.policies import Policy, identity
 from cyclewise.training.files import TEMPORARY, write_file
 
-_VERSION = 1
+_VERSION = 2
 # About what a run of a thousand steps needs.
 _ROOM = 2**16
 # What decides how a run ends; a new picture in a report must not make anybody train again.
@@ -45,7 +42,7 @@ class Store:
         make_learner: whose runs are meant.
 
     Raises:
-        ArgumentError: `make_learner` holds something that has no content to tell it by.
+        ArgumentError: `make_learner` holds or reads something that has no content to tell it by.
         CheckpointError: the folder cannot be made.
     """
 
@@ -67,13 +64,13 @@ class Store:
 
     def path(self, job: Job) -> Path:
         """Return the file of a run."""
-        return self._directory / f"{_digest(self._described(job))[:32]}.json"
+        return self._directory / f"{digest(self._described(job))[:32]}.json"
 
     def get(self, job: Job) -> Run | None:
         """Return a run; None where it is missing or its file is torn."""
         try:
             values = json.loads(self.path(job).read_text(encoding="utf-8"))
-            return Run.from_dict(values["run"]) if values["digest"] == _digest(values["run"]) else None
+            return Run.from_dict(values["run"]) if values["digest"] == digest(values["run"]) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -84,7 +81,7 @@ class Store:
             OSError: it cannot be written.
         """
         values = run.to_dict()
-        text = json.dumps({"job": self._described(job), "digest": _digest(values), "run": values})
+        text = json.dumps({"job": self._described(job), "digest": digest(values), "run": values})
         write_file(self.path(job), text.encode())
 
     def try_room(self) -> None:
@@ -112,7 +109,7 @@ class Store:
 
     def _described(self, job: Job) -> dict[str, Any]:
         sources = [] if job.policy is None else sorted(set(_foreign_sources(job.policy)))
-        return {**self._common, **described(job), "policy_source": [_digest(source) for source in sources]}
+        return {**self._common, **described(job), "policy_source": sources}
 
 
 def described(job: Job) -> dict[str, Any]:
@@ -134,86 +131,14 @@ def code_version() -> str:
     files = [
         path for part in _TRAINS for path in ([root / part] if part.endswith(".py") else (root / part).glob("*.py"))
     ]
-    return _digest([cyclewise.__version__, *((file.name, file.read_text("utf-8")) for file in sorted(files))])
-
-
-def content(function: Any) -> str:
-    """Return a hash of what a function does: its source file, its name, and what it holds.
-
-    Args:
-        function: a function, a ``functools.partial``, a method, or an object with ``__call__``.
-
-    Raises:
-        ArgumentError: it holds something that cannot be told by its content.
-
-    >>> content(len) == content(len), content(functools.partial(len)) == content(len)
-    (True, False)
-    """
-    return _digest(list(_parts(function, set())))
-
-
-def _parts(value: Any, seen: set[int]) -> Iterator[str]:
-    if callable(value):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-    if isinstance(value, functools.partial):
-        yield "partial"
-        for part in (value.func, *value.args, *(item for pair in sorted(value.keywords.items()) for item in pair)):
-            yield from _parts(part, seen)
-    elif inspect.ismethod(value):
-        yield value.__func__.__qualname__
-        yield from _parts(value.__self__, seen)
-    elif inspect.isfunction(value):
-        yield value.__qualname__
-        yield _source(value)
-        yield from _parts(value.__defaults__, seen)
-        for cell in value.__closure__ or ():
-            yield from _parts(cell.cell_contents, seen)
-    elif inspect.isclass(value) or inspect.isbuiltin(value):
-        yield f"{value.__module__}.{value.__qualname__}"
-        if inspect.isclass(value):
-            yield _source(value)
-    elif callable(value) and hasattr(value, "__dict__"):
-        yield from _parts(type(value), seen)
-        for pair in sorted(vars(value).items()):
-            yield pair[0]
-            yield from _parts(pair[1], seen)
-    else:
-        yield _pickled(value)
-
-
-def _source(value: Any) -> str:
-    # The whole file: what a function does is decided by its neighbours too. In a notebook there is only the cell.
-    try:
-        file = inspect.getsourcefile(value)
-        if file is not None and Path(file).is_file():
-            return Path(file).read_text(encoding="utf-8")
-        return inspect.getsource(value)
-    except (OSError, TypeError):
-        code = getattr(value, "__code__", None)
-        return "" if code is None else f"{code.co_code.hex()} {code.co_names}"
-
-
-def _pickled(value: Any) -> str:
-    try:
-        return hashlib.sha256(pickle.dumps(value, protocol=4)).hexdigest()
-    except Exception as error:
-        raise ArgumentError(
-            f"make_learner must be a function whose content can be told when a store is given, got one that holds a "
-            f"{type(value).__name__} ({type(error).__name__}: {error}); make it inside the function, or leave out store"
-        ) from error
+    return digest([cyclewise.__version__, *((file.name, file.read_text("utf-8")) for file in sorted(files))])
 
 
 def _foreign_sources(policy: Policy) -> Iterator[str]:
     """Yield the source of the user's own policies; those of cyclewise are part of its version."""
     if not type(policy).__module__.startswith("cyclewise."):
-        yield _source(type(policy))
+        yield content(type(policy))
     for value in vars(policy).values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, Policy):
                 yield from _foreign_sources(item)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
