@@ -283,6 +283,12 @@ def test_it_is_one_line_and_comes_back_equal(comparison):
         comparison.rows = ()
 
 
+def test_its_page_names_whose_runs_diverged():
+    c = local({"wild": constant(1e30), "low": constant(0.001)}, baseline="wild", seeds=[0])
+    assert c.section().conclusion.startswith("Over 1 seed, wild: 1 of 1 runs diverged. ")
+    assert ". low: not compared: a run of the baseline diverged." in c.section().conclusion
+
+
 def test_its_page_begins_with_the_verdicts(comparison, tmp_path):
     section = comparison.section()
     assert section.conclusion.startswith("Over 6 seeds, low has accuracy ")

@@ -46,6 +46,21 @@ def test_every_line_and_band_is_in_the_legend():
     assert [text.get_text().lstrip("\u200b") for text in legend.get_texts()] == ["raw", r"_x \$y", "interval"]
 
 
+@pytest.mark.parametrize("name", ["seed", "a policy with a long name, its interval"])
+def test_a_long_legend_covers_no_curve(name):
+    lines = [Line(f"{name} {i}", [0, 1], [i, i]) for i in range(9)]
+    figure = draw([Chart("Many", "step", "loss", lines), CHART])
+    figure.draw_without_rendering()
+    many, few = figure.axes
+    assert [text.get_text() for text in many.get_legend().get_texts()] == [line.name for line in lines]
+    legend, label = many.get_legend().get_window_extent(), many.xaxis.label.get_window_extent()
+    assert few.get_window_extent().y1 < legend.y0 < legend.y1 < label.y0
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    alone = draw([CHART])
+    alone.draw_without_rendering()
+    assert few.get_window_extent().height == pytest.approx(alone.axes[0].get_window_extent().height, rel=0.05)
+
+
 def test_it_is_saved_without_a_display_and_without_warnings():
     file = io.BytesIO()
     draw([CHART, Chart("$", "^_{", r"\frac{", [Line("a$b$", [], [])])]).savefig(file, format="png")

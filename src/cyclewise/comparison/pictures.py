@@ -32,7 +32,9 @@ def conclusion(comparison: Comparison) -> str:
         f" ± {baseline.std_error:.2g}" if baseline.std_error is not None else ""
     )
     start += f" ({question.direction} is better)"
-    sentences = [f"Over {comparison.num_seeds} seeds, {start if baseline.mean is not None else baseline.verdict}"]
+    without = f"{question.baseline}: {baseline.verdict}"
+    num_seeds = f"{comparison.num_seeds} seed{'' if comparison.num_seeds == 1 else 's'}"
+    sentences = [f"Over {num_seeds}, {start if baseline.mean is not None else without}"]
     if comparison.too_few_seeds:
         sentences.append(comparison.too_few_seeds[0].upper() + comparison.too_few_seeds[1:])
         verdicts = [(row.name, row.verdict.removesuffix(f"; {comparison.too_few_seeds}")) for row in others]

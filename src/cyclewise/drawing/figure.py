@@ -26,12 +26,18 @@ _POINTS_PER_PIXEL = 0.75
 # Labels of marks are placed before the layout is known: about how wide the axes will be.
 _AXES_POINTS_WIDE = 430.0
 _LABEL_POINTS = 8.5
+_LEGEND_POINTS = 8.5
 _LABEL_ROW_POINTS = 12.0
 _MOST_LABEL_ROWS = 6
 # Longer texts are cut: they would squeeze the axes.
 _TEXT_POINTS = 10.0
 _LEGEND_POINTS_WIDE = 300.0
 _AXES_POINTS_HIGH = _INCHES_PER_CHART * 72
+# So many entries find a place beside the curves; more of them would cover some, and go below the axes and their title.
+_MOST_INSIDE = 3
+_LEGEND_ROW_POINTS = 12.5
+_LEGEND_HANDLE_POINTS = 40.0
+_BELOW_POINTS = 38.0
 
 
 def draw(charts: Sequence[Chart]) -> "Figure":
@@ -62,12 +68,13 @@ def draw(charts: Sequence[Chart]) -> "Figure":
         raise ArgumentError("charts must hold at least one chart, got []; pass what is to be drawn")
     figure = Figure(figsize=(_INCHES_WIDE, _INCHES_PER_CHART * len(charts)), layout="constrained")
     figure.set_facecolor(palette.LIGHT["background"])
-    for row, chart in enumerate(charts, start=1):
-        _draw_chart(figure.add_subplot(len(charts), 1, row), chart)
+    below = sum(_draw_chart(figure.add_subplot(len(charts), 1, row), chart) for row, chart in enumerate(charts, 1))
+    figure.set_figheight(_INCHES_PER_CHART * len(charts) + below / 72)
     return figure
 
 
-def _draw_chart(axes: "Axes", chart: Chart) -> None:
+def _draw_chart(axes: "Axes", chart: Chart) -> float:
+    """Draw a chart and return by how many points it is higher than others, for a legend below it."""
     handles: list[Any] = []
     names: list[str] = []
     for index, (line, style) in enumerate(zip(chart.lines, palette.styles(chart.lines), strict=True)):
@@ -93,7 +100,25 @@ def _draw_chart(axes: "Axes", chart: Chart) -> None:
     rows = _draw_marks(axes, chart)
     _dress(axes, chart, title_pad=6.0 + rows * _LABEL_ROW_POINTS)
     if len(chart.lines) > 1 or len(handles) > len(chart.lines):
-        axes.legend(handles, names, frameon=False, fontsize="small", labelcolor=palette.LIGHT["ink"])
+        return _draw_legend(axes, handles, names)
+    return 0.0
+
+
+def _draw_legend(axes: "Axes", handles: list[Any], names: list[str]) -> float:
+    style: dict[str, Any] = {"frameon": False, "fontsize": "small", "labelcolor": palette.LIGHT["ink"]}
+    if len(names) <= _MOST_INSIDE:
+        axes.legend(handles, names, **style)
+        return 0.0
+    from matplotlib.transforms import ScaledTranslation
+
+    down = ScaledTranslation(0.0, -_BELOW_POINTS / 72, axes.figure.dpi_scale_trans)
+    widest = max(labels.width(name, _LEGEND_POINTS) for name in names) + _LEGEND_HANDLE_POINTS
+    columns = 2 if 2 * widest <= _AXES_POINTS_WIDE else 1
+    axes.legend(
+        handles, names, loc="upper left", bbox_to_anchor=(0.0, 0.0), bbox_transform=axes.transAxes + down,
+        borderaxespad=0.0, ncols=columns, **style,
+    )  # fmt: skip
+    return -(-len(names) // columns) * _LEGEND_ROW_POINTS
 
 
 def _draw_dots(axes: "Axes", chart: Chart, x: Floats, y: Floats, *, size: float, color: str) -> None:
