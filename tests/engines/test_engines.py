@@ -101,6 +101,9 @@ def test_unknown_engines_are_refused():
     )
     with pytest.raises(ArgumentError, match=re.escape(message)):
         check_engine("dask")
+    for address in ("ray:", "ray://", "ray: "):
+        with pytest.raises(ArgumentError, match=re.escape(message.replace("dask", address))):
+            check_engine(address)
     with pytest.raises(
         ArgumentTypeError, match=re.escape('engine must be a name, got int 3; pass for example "local"')
     ):

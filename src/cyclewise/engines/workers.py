@@ -80,7 +80,7 @@ def check_engine(engine: Any) -> None:
     """
     if not isinstance(engine, str):
         raise ArgumentTypeError(f'engine must be a name, got {describe(engine)}; pass for example "local"')
-    if engine not in ENGINES and not engine.startswith("ray:"):
+    if engine not in ENGINES and not (engine.startswith("ray:") and engine[len("ray:") :].strip(" /")):
         raise ArgumentError(
             f"engine must be one of {', '.join(map(repr, ENGINES))} or the address of a Ray cluster, got {engine!r}; "
             'for a cluster pass its address, for example "ray://head:10001"'
@@ -103,6 +103,7 @@ def make_workers(function: Function, *, engine: str = "local", workers: int = 1,
         ArgumentError: there is no such engine.
         ArgumentTypeError: the function cannot be sent to another process.
         MissingExtraError: Ray is asked for and not installed.
+        WorkerError: the cluster cannot be reached.
 
     >>> with make_workers(abs) as workers:
     ...     workers.submit("a", -3)
