@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
+from cyclewise.training import Epoch
 from tests.training.small_learner import CONSTANT, arrays, grouped, make_learner, weights
 
 
@@ -68,6 +69,16 @@ def test_early_stopping_knows_which_scores_are_to_fall(name, num_steps):
     learn = make_learner(metrics={name: lambda outputs, targets: float(next(falling))})
     history = learn.fit(cw.Constant(lr=0.1, total_steps=50), callbacks=[cw.EarlyStopping(name, patience=2)])
     assert history.num_steps == num_steps
+
+
+def test_a_validation_loss_that_is_not_a_number_comes_back_as_one():
+    epochs = (Epoch(1, 2.0, math.nan), Epoch(2, 2.0, None), Epoch(3, 2.0, 1.5))
+    history = cw.History(lr=[0.1] * 3, momentum=[0.9] * 3, loss=[2.0] * 3, epochs=epochs)
+    again = cw.History.from_dict(json.loads(json.dumps(history.to_dict(), allow_nan=False)))
+    assert again == history
+    assert math.isnan(again.epochs[0].valid_loss)
+    assert [epoch.valid_loss for epoch in again.epochs[1:]] == [None, 1.5]
+    assert again.to_csv() == history.to_csv()
 
 
 def test_metrics_are_streamed():

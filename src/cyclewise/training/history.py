@@ -45,11 +45,12 @@ class Epoch:
     seconds: float = field(default=0.0, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; numbers that are not finite become None."""
+        """Return plain JSON values; numbers that are not finite become None, `validated` says which there were."""
         return {
             "step": self.step,
             "train_loss": _finite(self.train_loss),
             "valid_loss": _finite(self.valid_loss),
+            "validated": self.valid_loss is not None,
             "metrics": {name: _finite(value) for name, value in self.metrics.items()},
             "seconds": self.seconds,
         }
@@ -57,10 +58,12 @@ class Epoch:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Epoch":
         """Return the epoch that :meth:`to_dict` described."""
+        valid_loss = values["valid_loss"]
         return cls(
             step=values["step"],
             train_loss=_number(values["train_loss"]),
-            valid_loss=values["valid_loss"],
+            # Records written before this was noted have None for a loss that is not a number, too.
+            valid_loss=_number(valid_loss) if values.get("validated", valid_loss is not None) else None,
             metrics={name: _number(value) for name, value in values["metrics"].items()},
             seconds=values["seconds"],
         )
