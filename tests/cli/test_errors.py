@@ -106,6 +106,27 @@ def test_every_command_has_a_document_for_its_errors(arguments, status, kind, me
     assert result.stderr == f"error: {values['error']}\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (["find"], "MissingParameter", "Missing argument 'FILE:FUNCTION'."),
+        (["find", "x.py:f", "--nope"], "NoSuchOption", "No such option: --nope"),
+        (["find", "x.py:f", "--num-steps", "many"], "BadParameter", "Invalid value for '--num-steps': "),
+        (["policy", "one-cycle", "--max-lr", "x"], "BadParameter", "Invalid value for '--max-lr': "),
+        (["nope"], "UsageError", "No such command 'nope'."),
+        (["--nope"], "NoSuchOption", "No such option: --nope"),
+    ],
+)
+def test_what_the_parser_refuses_has_a_document_too(arguments, kind, message):
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 2
+    values = json.loads(result.stdout)
+    assert values["error"].startswith(message)
+    assert values["error_type"] == kind
+    assert message.partition("'")[0] in result.stderr
+    assert CliRunner().invoke(app, arguments).stdout == ""
+
+
 def test_a_sys_exit_has_a_document():
     result = run("find", "import sys\nsys.exit(0)\n", "--json")
     assert json.loads(result.stdout)["error_type"] == "SystemExit"

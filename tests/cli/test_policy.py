@@ -1,4 +1,9 @@
 import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -7,6 +12,8 @@ import cyclewise as cw
 from cyclewise.cli import app
 from cyclewise.cli.policy import policy_app
 from cyclewise.policies import registered_policies
+
+SOURCE = Path(__file__).parents[2] / "src"
 
 
 def run(*arguments):
@@ -59,6 +66,19 @@ def test_text_keeps_its_width(width):
     lines = text(chart, width=width, height=6).splitlines()
     assert len(lines) == 8
     assert max(map(len, lines[1:-1])) <= width
+
+
+@pytest.mark.parametrize("columns", [5, 40, 120])
+def test_the_picture_is_as_wide_as_the_terminal(columns):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cyclewise", "policy", "constant", "--lr", "0.1", "--total-steps", "9"]
+    environment = os.environ | {"COLUMNS": str(columns), "TERM": "dumb", "PYTHONPATH": str(SOURCE)}
+    subprocess.run(command, stdout=theirs, env=environment, check=True)
+    os.close(theirs)
+    lines = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert lines[0] == "Learning rate"
+    assert max(len(line) for line in lines if "│" in line) == max(columns, len("0.10 │") + 8)
 
 
 def test_text_draws_a_single_step_and_a_flat_line():

@@ -57,6 +57,20 @@ def test_a_process_without_standard_output_runs(tmp_path):
     assert (result.returncode, result.stderr) == (0, "inside\n")
 
 
+@pytest.mark.parametrize("arguments", ["policy one-cycle --max-lr 0.4 --total-steps 1000", "compare --help"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_a_stream_that_lacks_characters_gets_others(arguments, encoding, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "cyclewise", *arguments.split()]
+    result = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+    assert (result.returncode, result.stderr) == (0, b"")
+    shown = result.stdout.decode(encoding)
+    assert "0.4 |" in shown or "step-decay, sgdr" in shown
+    if arguments.startswith("policy"):
+        assert "###" in shown
+        assert "?" not in shown
+
+
 class StopError(Exception):
     pass
 

@@ -53,7 +53,7 @@ def test_the_pictures_show_the_better_values_of_it():
 def test_a_name_that_tells_nothing_is_assumed_to_rise_and_that_is_said():
     message = (
         "metric must have a known direction, got 'gap', whose name tells none, so higher is taken to be better; "
-        "pass lower_is_better=True or False"
+        "pass lower_is_better=True or lower_is_better=False"
     )
     with pytest.warns(UserWarning, match=f"^{message}$"):
         c = local(metric="gap", make=judged_by("gap"))

@@ -4,8 +4,12 @@ Exit status: 0 done, 1 diverged or failed, 2 usage, 3 refused (no rate could be 
 the end (``| head -1``) changes none of it: it is no failure of the work.
 """
 
+import io
+import sys
+
 import typer
 
+from cyclewise.cli.commands import Command, Group
 from cyclewise.cli.compare import compare
 from cyclewise.cli.demo import demo
 from cyclewise.cli.diagnose import diagnose
@@ -16,14 +20,14 @@ from cyclewise.cli.options import print_version
 from cyclewise.cli.policy import policy_app
 from cyclewise.cli.search import search
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-app.command()(compare)
-app.command()(demo)
-app.command()(diagnose)
-app.command()(experiment)
-app.command()(find)
-app.command()(fit)
-app.command()(search)
+app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.command(cls=Command)(compare)
+app.command(cls=Command)(demo)
+app.command(cls=Command)(diagnose)
+app.command(cls=Command)(experiment)
+app.command(cls=Command)(find)
+app.command(cls=Command)(fit)
+app.command(cls=Command)(search)
 app.add_typer(policy_app, name="policy")
 
 
@@ -37,4 +41,8 @@ def _cyclewise(
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Of typer's help, which has signs that not every terminal knows.
+            stream.reconfigure(errors="replace")
     app()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cyclewise.cli import places
+from cyclewise.cli.advice import advice
 from cyclewise.cli.options import AsJson, Html, Output, Target, Traceback
 from cyclewise.cli.outcome import FAILED, REFUSED
 
@@ -62,7 +63,7 @@ def compare(
                 lower_is_better=lower_is_better, store=store,
             )  # fmt: skip
         section = record.section()
-        output.say(section.conclusion)
+        output.say(advice(section.conclusion))
         output.show(section.tables[0])
         output.finish(record.to_dict(), [record])
         if all(row.unavailable.get("mean") is Missing.REFUSED for row in record.rows):

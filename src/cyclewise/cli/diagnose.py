@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cyclewise.cli.advice import advice
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
 from cyclewise.cli.outcome import FAILED
 
@@ -27,7 +28,7 @@ def diagnose(
             diagnosis = learner.diagnose(num_batches=batches, seed=seed, budget=budget)
         output.say(str(diagnosis))
         for finding in diagnosis.findings:
-            output.say(f"{finding}\n  evidence: {finding.evidence}\n  what to do: {finding.remedy}")
+            output.say(f"{finding}\n  evidence: {finding.evidence}\n  what to do: {advice(finding.remedy)}")
         output.finish(diagnosis.to_dict(), [diagnosis])
         if not math.isfinite(diagnosis.loss):
             raise typer.Exit(FAILED)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cyclewise.cli.advice import advice
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
 from cyclewise.cli.outcome import REFUSED
 
@@ -34,5 +35,5 @@ def find(
         output.say(str(result))
         output.finish(result.to_dict(), [result])
         if result.refusal is not None:
-            output.say(f"what to do: {result.refusal.remedy}")
+            output.say(f"what to do: {advice(result.refusal.remedy)}")
             raise typer.Exit(REFUSED)

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from cyclewise.cli import places
-from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback, error_values
+from cyclewise.cli.advice import of_error
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
+from cyclewise.cli.streams import error_values
 
 
 def fit(
@@ -58,7 +60,7 @@ def fit(
             "range_test": None if found is None else found.to_dict(),
         }
         if error is not None:
-            values |= error_values(str(error), type(error).__name__)
+            values |= error_values(of_error(str(error)), type(error).__name__)
         if records or as_json:
             output.finish(values, records)
         if error is not None:

@@ -5,19 +5,20 @@ failed it is ``{"error": message, "error_type": class name}``.
 """
 
 import json
-import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cyclewise.cli import places, tables
+from cyclewise.cli.advice import of_error
 from cyclewise.cli.outcome import exit_status
-from cyclewise.cli.streams import stdout_to_stderr
+from cyclewise.cli.streams import print_error_document, print_text, stdout_to_stderr
 
 if TYPE_CHECKING:
     from cyclewise.drawing import Table
@@ -56,7 +57,8 @@ class Output:
         """
         with exit_status(show_traceback=show_traceback, on_error=self._fail):
             places.check_file(self._option, self._html)
-            yield self
+            with _warnings_as_sentences():
+                yield self
 
     @contextmanager
     def quiet_stdout(self) -> Iterator[None]:
@@ -70,19 +72,23 @@ class Output:
         with stdout_to_stderr():
             yield
 
+    @property
+    def columns(self) -> int | None:
+        """Columns of the terminal that is printed on; None where it is none."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
     def say(self, text: str) -> None:
         """Print a sentence to read."""
         if not self._as_json:
-            _print(text)
+            print_text(text)
 
     def note(self, text: str) -> None:
         """Print where something was written; to standard error, if JSON was asked for."""
-        _print(text, err=self._as_json)
+        print_text(text, err=self._as_json)
 
     def show(self, table: "Table") -> None:
         """Print a table to read: fitted to the terminal, or in its own width where it goes to a file or a pipe."""
-        is_terminal = sys.stdout.isatty()
-        self.say(tables.text(table, width=shutil.get_terminal_size().columns if is_terminal else None))
+        self.say(tables.text(table, width=self.columns))
 
     def finish(self, values: Mapping[str, Any], records: "Sequence[Reportable]") -> None:
         """Print the JSON document or write the report, as asked for."""
@@ -92,28 +98,29 @@ class Output:
             path = write_html(list(records), self._html)
             self.note(f"report: {path}")
         if self._as_json:
-            _print(json.dumps(values, allow_nan=False))
+            print_text(json.dumps(values, allow_nan=False))
         self._is_finished = True
 
     def _fail(self, message: str, kind: str) -> None:
         # A fit that diverged has printed its document, with the error in it.
         if self._as_json and not self._is_finished:
-            with suppress(OSError):  # it may be standard output itself that failed
-                _print(json.dumps(error_values(message, kind)))
+            print_error_document(message, kind)
 
 
-def error_values(message: str, kind: str) -> dict[str, str]:
-    """Return what a document says of an error."""
-    return {"error": message, "error_type": kind}
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Say cyclewise's own warnings as a command says its errors; those of the user's code show where they come from."""
+    with warnings.catch_warnings():
+        usual, own = warnings.showwarning, str(Path(__file__).parents[1])
 
+        def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+            if filename.startswith(own):
+                print_text(f"warning: {of_error(str(message))}", err=True)
+            else:
+                usual(message, category, filename, lineno, file, line)
 
-def _print(text: str, *, err: bool = False) -> None:
-    try:
-        typer.echo(text, err=err)
-    except BrokenPipeError:
-        # Who read it has seen enough (`| head -1`). What else was asked for, such as a report, is wanted all the same.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), (sys.stderr if err else sys.stdout).fileno())
+        warnings.showwarning = show
+        yield
 
 
 def print_version(is_wanted: bool) -> None:
@@ -121,5 +128,5 @@ def print_version(is_wanted: bool) -> None:
     if is_wanted:
         from cyclewise import __version__
 
-        _print(f"cyclewise {__version__}")
+        print_text(f"cyclewise {__version__}")
         raise typer.Exit

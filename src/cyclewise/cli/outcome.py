@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import typer
 
+from cyclewise.cli import advice
+from cyclewise.cli.streams import print_text
 from cyclewise.errors import (
     CheckpointError,
     CyclewiseError,
@@ -46,13 +48,13 @@ def exit_status(
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        print_text("interrupted", err=True)
         raise
     except (Exception, SystemExit) as error:  # the user's own sys.exit() says nothing of what became of the command
         if show_traceback:
             traceback.print_exception(error, file=sys.stderr)
         message = _message(error, show_traceback)
-        typer.echo(f"error: {message}", err=True)
+        print_text(f"error: {message}", err=True)
         on_error(message, type(_cause(error)).__name__)
         raise typer.Exit(_status(error)) from None
 
@@ -73,7 +75,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _message(error: BaseException, show_traceback: bool | None) -> str:
     if isinstance(error, CyclewiseError):
-        return str(error)
+        return advice.of_error(str(error))
     cause = _cause(error)
     frame = traceback.extract_tb(cause.__traceback__)[-1]
     where = f" ({frame.filename}, line {frame.lineno})"

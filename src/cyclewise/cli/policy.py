@@ -12,12 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from cyclewise.cli import places
+from cyclewise.cli.commands import Command
 from cyclewise.cli.options import AsJson, Output
 from cyclewise.policies import Policy, registered_policies
 
 policy_app = typer.Typer(no_args_is_help=True, help="Draw a policy in the terminal and as a picture.")
 
 _PICTURES = (".png", ".svg", ".pdf")
+# Where the output goes to a file or a pipe.
+_COLUMNS = 72
 Save = Annotated[Path | None, typer.Option(metavar="PATH", help=f"Write a picture: {', '.join(_PICTURES)}.")]
 
 
@@ -58,7 +61,7 @@ def _show(policy: Policy, output: Output) -> None:
     from cyclewise.drawing.terminal import text
 
     for chart in policy.charts():
-        output.say(text(chart))
+        output.say(text(chart, width=output.columns or _COLUMNS))
     output.say(repr(policy))
 
 
@@ -93,4 +96,4 @@ def _kebab(name: str) -> str:
 
 for _policy_class in registered_policies():
     if _policy_class.__module__.startswith("cyclewise.") and _option_fields(_policy_class):
-        policy_app.command(_kebab(_policy_class.__name__))(_command(_policy_class))
+        policy_app.command(_kebab(_policy_class.__name__), cls=Command)(_command(_policy_class))

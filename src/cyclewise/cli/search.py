@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from cyclewise.cli import places
-from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback, error_values
+from cyclewise.cli.advice import of_error
+from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
+from cyclewise.cli.streams import error_values
 
 
 def search(
@@ -65,7 +67,7 @@ def search(
                 output.say(f"start: {found.save(save)}")
             except CheckpointError as unsaved:  # a disk that filled up takes the start, not what else was asked for
                 error = unsaved
-                values |= error_values(str(error), type(error).__name__)
+                values |= error_values(of_error(str(error)), type(error).__name__)
         output.finish(values, [found])
         if error is not None:
             raise error

@@ -1,15 +1,42 @@
-"""Standard output kept for the result: what anything else prints goes to standard error.
+"""What is printed, and standard output kept for the result: what anything else prints goes to standard error.
 
 Python's ``print`` is the smaller part of it. Libraries in C and child processes write to the file descriptor itself.
 """
 
 import ctypes
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 
+import typer
+
+from cyclewise.cli.characters import fitting
+
 _OUT, _ERR = 1, 2
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print a text, with other signs for those that the stream cannot write; a reader that went is no error."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        typer.echo(fitting(text, getattr(stream, "encoding", None)), err=err)
+    except BrokenPipeError:
+        # Who read it has seen enough (`| head -1`). What else was asked for, such as a report, is wanted all the same.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def print_error_document(message: str, kind: str) -> None:
+    """Print the JSON document of a command that failed, if there is still something to print on."""
+    with suppress(OSError):
+        print_text(json.dumps(error_values(message, kind)))
+
+
+def error_values(message: str, kind: str) -> dict[str, str]:
+    """Return what a document says of an error: its message, and the name of its class."""
+    return {"error": message, "error_type": kind}
 
 
 @contextmanager

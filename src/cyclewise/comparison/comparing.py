@@ -126,7 +126,7 @@ def compare(
     if question.is_direction_assumed:
         warnings.warn(
             f"metric must have a known direction, got {metric!r}, whose name tells none, so higher is taken to be "
-            "better; pass lower_is_better=True or False",
+            "better; pass lower_is_better=True or lower_is_better=False",
             UserWarning,
             stacklevel=2,
         )

@@ -7,6 +7,8 @@ from cyclewise.drawing.chart import Chart
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PARTS = len(_BLOCKS) - 1
+# Of a terminal of next to no width, lines are broken rather than left out.
+_NARROWEST = 8
 
 
 def text(chart: Chart, *, width: int = 72, height: int = 10) -> str:
@@ -27,7 +29,7 @@ def text(chart: Chart, *, width: int = 72, height: int = 10) -> str:
     axis = fit_axis(y, log=chart.y_log, margin=0.0)
     labels = _tick_labels(axis.fraction(axis.ticks.positions), axis.ticks.labels, height)
     gutter = max(map(len, labels))
-    num_columns = width - gutter - 2
+    num_columns = max(_NARROWEST, width - gutter - 2)
     columns = np.interp(np.linspace(x[0], x[-1], num_columns), x, y)
     levels = np.round(np.clip(axis.fraction(columns), 0.0, 1.0) * height * _PARTS).astype(int)
     # The lowest value still shows, so that a curve at the floor is not taken for a gap.
