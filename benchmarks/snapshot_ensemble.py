@@ -79,8 +79,9 @@ def main() -> None:
         parts = []
         for score in ("accuracy", "loss", "calibration_error"):
             values = [run[name][score] for run in runs]
-            parts.append(f"{score} {statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}")
-        print(f"{name:28}" + "   ".join(parts) + f"   n={len(runs)}")
+            error = statistics.stdev(values) / len(values) ** 0.5
+            parts.append(f"{score} {statistics.mean(values):.4f} ± {error:.4f}")
+        print(f"{name:28}" + "   ".join(parts) + f"   standard error, n={len(runs)}")
     record("snapshot_ensemble", {"runs": runs})
 
 
