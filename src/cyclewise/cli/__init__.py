@@ -18,6 +18,7 @@ from cyclewise.cli.find import find
 from cyclewise.cli.fit import fit
 from cyclewise.cli.options import print_version
 from cyclewise.cli.policy import policy_app
+from cyclewise.cli.report import report
 from cyclewise.cli.search import search
 
 app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -27,6 +28,7 @@ app.command(cls=Command)(diagnose)
 app.command(cls=Command)(experiment)
 app.command(cls=Command)(find)
 app.command(cls=Command)(fit)
+app.command(cls=Command)(report)
 app.command(cls=Command)(search)
 app.add_typer(policy_app, name="policy")
 
