@@ -123,6 +123,17 @@ def test_a_global_without_content_is_refused_by_its_name(tmp_path):
         local(make=locked, store=tmp_path)
 
 
+def test_what_is_nested_too_deeply_is_refused_and_what_is_not_set_yet_is_nothing():
+    deep = []
+    for _ in range(10_000):
+        deep = [deep]
+    with pytest.raises(cw.ArgumentError, match="nested too deeply"):
+        content(lambda seed: deep)
+    early = content(lambda seed: later)
+    later = 3
+    assert content(lambda seed: later) != early
+
+
 RATE = 0.0
 
 

@@ -12,6 +12,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -40,7 +41,13 @@ def content(function: Any) -> str:
     >>> content(len) == content(len), content(functools.partial(len)) == content(len)
     (True, False)
     """
-    return digest(list(_Walk({}).parts(function)))
+    try:
+        return digest(list(_Walk({}).parts(function)))
+    except RecursionError as error:
+        raise ArgumentError(
+            "make_learner must be a function whose content can be told when a store is given, got one that holds or "
+            "reads something nested too deeply to go through; make it inside the function, or leave out store"
+        ) from error
 
 
 def digest(value: Any) -> str:
@@ -98,9 +105,9 @@ class _Walk:
         yield f"function {function.__qualname__}"
         yield _text(function)
         yield from self.parts(function.__code__)
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        cells = list(_held(function))
         file = function.__globals__.get("__file__")
-        if file is not None and not is_users(function.__module__, file):
+        if file is not None and not is_users(function.__module__ or "", file):
             # A decorator's wrapper: what it wraps is the user's again, whatever else the library keeps there.
             for value in filter(callable, cells):
                 yield from self.parts(value)
@@ -180,6 +187,12 @@ class _Walk:
             yield from self.parts(kind)
             for part in made:
                 yield from self.parts(part)
+
+
+def _held(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not set yet: a name that is assigned further down
+            yield cell.cell_contents
 
 
 def _function_of(value: Any) -> Any:
