@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/lr_find_cost.py
 
-A perceptron of about a million parameters, batches of 64, SGD with momentum and AdamW, a DataLoader; and AdamW with 480
-samples, where held-out batches are looked at more often. Goal: at most 1.15 with all that it does besides updating:
+A perceptron of about a million parameters, batches of 64, SGD with momentum and AdamW, a DataLoader; and AdamW with 1600
+and 480 samples, where held-out batches are looked at more often. Goal: at most 1.15 with all that it does besides updating:
 loading, scoring held-out batches, giving everything back.
 """
 
@@ -24,7 +24,12 @@ from recording import record
 NUM_STEPS = 100
 REPEATS = 7
 # Optimizer and training samples.
-TASKS = {"SGD": ("SGD", 7680), "AdamW": ("AdamW", 7680), "AdamW, 1600 samples": ("AdamW", 1600), "AdamW, 480 samples": ("AdamW", 480)}
+TASKS = {
+    "SGD": ("SGD", 7680),
+    "AdamW": ("AdamW", 7680),
+    "AdamW, 1600 samples": ("AdamW", 1600),
+    "AdamW, 480 samples": ("AdamW", 480),
+}
 
 
 def task(name: str) -> tuple[nn.Module, torch.optim.Optimizer, DataLoader[tuple[torch.Tensor, ...]]]:

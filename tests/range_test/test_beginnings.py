@@ -5,7 +5,6 @@ import pytest
 
 from cyclewise.range_test.beginnings import LeftBehind, Raised
 
-
 LEVELS = [2.0, 2.5, 2.25, 2.2, 2.3, 2.1]
 
 
