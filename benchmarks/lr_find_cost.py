@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/lr_find_cost.py
 
-A perceptron of about a million parameters, batches of 64, SGD with momentum and AdamW, a DataLoader; and AdamW with 1600
-and 480 samples, where held-out batches are looked at more often. Goal: at most 1.15 with all that it does besides updating:
-loading, scoring held-out batches, giving everything back.
+A perceptron of about a million parameters, batches of 64, SGD with momentum and AdamW, a DataLoader; and AdamW with
+1600 and 480 samples, where held-out batches are looked at more often. Goal: at most 1.15 with all that it does besides
+updating: loading, scoring held-out batches, giving everything back.
 """
 
 import statistics

@@ -67,7 +67,7 @@ def lr_find(
             of the noise between batches.
         num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
         total_steps: length in steps of the run that the rate is for; None: 250. Where the sweeps see samples again and
-            learn them by heart it says how high a rate may be before a run does, and under Adagrad how far the rate comes
+            learn them by heart it says how high a rate may be before a run does, and under Adagrad how far that comes
             down by itself; otherwise it is recorded and not used.
         start_lr: lowest rate to try, of the fastest group; None: 1e-5 of the rate whose first update would move
             the parameters by their own size.
