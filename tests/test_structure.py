@@ -19,6 +19,7 @@ LAYERS = {
     "_validation": 0,
     "copies": 0,
     "drawing": 0,
+    "fingerprint": 0,
     "policies": 0,
     "progress": 0,
     "ranks": 0,

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import cyclewise as cw
+from cyclewise.start import Product, Subspace
 from cyclewise.start.running import Plan
 
 
@@ -102,6 +103,22 @@ def test_a_line_that_was_cut_off_is_ignored(tmp_path):
 def refused(call, message, error=cw.ArgumentError):
     with pytest.raises(error, match=f"^{message if isinstance(message, str) else re.escape(message)}$"):
         call()
+
+
+def test_a_search_from_other_weights_or_directions_is_another_search(tmp_path):
+    model = nn.Linear(4, 3)
+    starts = [
+        (Subspace(model, 3), Subspace(model, 3, seed=1)),
+        (Subspace(model, 3), Subspace(nn.Linear(4, 3), 3)),
+        (cw.LayerGains(model), cw.LayerGains(nn.Linear(4, 3))),
+        tuple(Product([cw.LayerGains(model), Subspace(model, 3, seed=seed)]) for seed in (0, 1)),
+    ]
+    for i, (own, other) in enumerate(starts):
+        path = tmp_path / f"{i}.jsonl"
+        cw.Search(own, budget=20).save(path)
+        assert cw.Search.resume(path, own, budget=20).header == cw.Search(own, budget=20).header
+        with pytest.raises(cw.CheckpointError, match="belongs to another search, with start="):
+            cw.Search.resume(path, other, budget=20)
 
 
 def test_files_that_belong_to_something_else_are_refused(tmp_path):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import cyclewise as cw
+from cyclewise.fingerprint import MOST_NUMBERS, fingerprint
 from cyclewise.training import bundle
-from cyclewise.training.fingerprint import MOST_NUMBERS, fingerprint
 from tests.training.cut_off import DieAt, Dies, Quiet
 
 INPUTS = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))

@@ -140,7 +140,11 @@ def _spread(values: Sequence[float | None]) -> Spread | None:
 def _settings(runner: Runner) -> dict[str, Any]:
     search = runner.search
     return {
-        **{name: value for name, value in search.header.items() if value is not None and name != "version"},
+        **{
+            name: value
+            for name, value in search.header.items()
+            if value is not None and name not in ("version", "start")
+        },
         "workers": runner.workers.num_workers,
         "deterministic": runner.deterministic,
         "batched": runner.batched,

@@ -115,6 +115,7 @@ class Search:
         return {
             "version": 1,
             "space": self.space.describe(),
+            "start": self.space.checksum(),
             "algorithm": self.algorithm.name,
             "budget": self.budget,
             "seed": self.seed,

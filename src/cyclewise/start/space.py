@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from cyclewise._validation import instance
 from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.fingerprint import fingerprint
 from cyclewise.start.variables import Point, Value, Variable, check_point, untouched
 
 _MODEL = "a torch.nn.Module"
@@ -38,6 +39,13 @@ class Space(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Return in words what varies, and by how much."""
+
+    def checksum(self) -> str:
+        """Return what tells this start from others: a checksum of the model's tensors.
+
+        Override it where the same point of another space of the same words would be another start.
+        """
+        return fingerprint({name: t for name, t in self.model.state_dict().items() if isinstance(t, Tensor)})
 
     def untouched(self) -> dict[str, Value]:
         """Return the point that leaves the model as it is."""
@@ -124,6 +132,10 @@ class Product(Space):
     def describe(self) -> str:
         """Return what each space varies."""
         return "; and ".join(space.describe() for space in self.spaces)
+
+    def checksum(self) -> str:
+        """Return the checksums of all spaces."""
+        return " ".join(space.checksum() for space in self.spaces)
 
 
 def check_model(model: Any) -> None:

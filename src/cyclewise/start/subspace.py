@@ -93,6 +93,10 @@ class Subspace(_Sum):
         kind = "random directions" if self.directions == "random" else "directions spanned by gradients"
         return f"{self.size} {kind} through the initial weights, up to {self.radius:g} times their size"
 
+    def checksum(self) -> str:
+        """Return the checksum of the model, and the seed of the directions."""
+        return super().checksum() if self._gradients is not None else f"{super().checksum()}, seed {self.seed}"
+
     def _changes(self, points: Sequence[Point]) -> dict[str, Tensor]:
         parameters = trained(self.model)
         length = self.radius / math.sqrt(self.size)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cyclewise._validation import describe, fraction, random_seed, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.fingerprint import fingerprint
 from cyclewise.loaders import check_loader
-from cyclewise.training.fingerprint import fingerprint
 
 # Gathering many small batches at once saves their overhead; few enough to stay in a processor's cache. An accelerator
 # has no use for the cache, and every gathering costs it a launch.
