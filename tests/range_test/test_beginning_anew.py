@@ -14,7 +14,7 @@ from tests.range_test.tasks import make_task
     ("optimizer_class", "num_steps"), [(torch.optim.SGD, 40), (torch.optim.SGD, 100), (torch.optim.Adam, 100)]
 )
 def test_a_last_sweep_that_begins_too_high_begins_anew(optimizer_class, num_steps, monkeypatch):
-    loader = make_task(num_samples=640)[2]
+    loader = make_task(num_samples=1280)[2]  # no sample is learned by heart
     model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 3))
     optimizer = optimizer_class(model.parameters(), lr=0.1)
     expected = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)

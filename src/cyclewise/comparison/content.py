@@ -65,6 +65,7 @@ class _Walk:
     def __init__(self, seen: _Seen) -> None:
         # The things themselves too, so that none is freed and its id given to another.
         self._seen = seen
+        self._files: set[str | None] = set()
         self._reading = ""
 
     def parts(self, value: Any) -> Iterator[str]:
@@ -149,6 +150,10 @@ class _Walk:
             return
         self._seen[id(names)] = (len(self._seen), names)
         file = names.get("__file__")
+        # A file that was imported anew, as a command does, is the same source under another set of names.
+        if file is not None and file in self._files:
+            return
+        self._files.add(file)
         yield "" if file is None else _of_file(file)
         for value in list(names.values()):
             if isinstance(value, ModuleType):

@@ -46,7 +46,7 @@ class Course:
         >>> for rate, loss in zip((1e-3, 2e-3, 4e-3, 8e-3, 16e-3), (1.0, 0.5, 0.3, 0.2, 0.1)):
         ...     course.update(rate, loss, lambda: [next(held_out)])
         >>> round(course.highest_rate(total_steps=100), 6), round(course.highest_rate(total_steps=1000), 7)
-        (0.000139, 1.39e-05)
+        (0.000138, 1.38e-05)
     """
 
     def __init__(self, num_steps: int, *, divides_by_size: bool = True) -> None:
