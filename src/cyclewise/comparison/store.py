@@ -29,7 +29,7 @@ _ROOM = 2**16
 # What decides how a run ends; a new picture in a report must not make anybody train again.
 _TRAINS = (
     "training", "policies", "range_test", "stepping.py", "scheduler.py", "param_groups.py", "clipping.py",
-    "velocity.py", "state.py", "restorers.py", "copies.py", "loaders.py", "mismatch.py", "ranks.py",
+    "velocity.py", "state.py", "restorers.py", "copies.py", "fingerprint.py", "loaders.py", "mismatch.py", "ranks.py",
     "comparison/runs.py", "experiments/fashion.py",
 )  # fmt: skip
 
