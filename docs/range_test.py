@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lr_regret.hard_tasks import HARD
+from benchmarks.lr_regret.regret import summary
 from docs.filling import fill
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -31,6 +33,19 @@ def table(tasks: str) -> str:
     rows += [row(label, figures) for label, figures in peers["regret"].items()]
     rows.append(row("every rate trained to its end, once", own["whole_grid_once"]))
     rows.append(row("noise floor", own["noise_floor"]))
+    return "\n".join([HEAD, *rows])
+
+
+def kinds() -> str:
+    """Return the table of the development tasks of the kinds that were weak, and of the others."""
+    own = result_of("lr_regret_development")
+    hard = {task.name for task in HARD}
+    rows = []
+    for label, is_hard in (("the first 76", False), ("the 32 of the weak kinds", True)):
+        for n in ("100 steps", "100 steps, length known", "300 steps", "300 steps, length known"):
+            scores = [score for score in own[n]["scores"] if (score["task"] in hard) is is_hard]
+            refused = sum(score["refusal"] is not None for score in scores)
+            rows.append(row(f"{label}, {n}", summary([score["regret"] for score in scores]), f"{refused}"))
     return "\n".join([HEAD, *rows])
 
 
@@ -71,7 +86,7 @@ def refusals() -> str:
 if __name__ == "__main__":
     test, dev = result_of("lr_regret_test"), result_of("lr_regret_development")
     cost = {name: f"{part['ratio']:.2f}" for name, part in result_of("lr_find_cost").items()}
-    tables = {"test": table("test"), "development": table("development"), "refusals": refusals(), "limits": limits()}
+    tables = {"test": table("test"), "development": table("development"), "kinds": kinds(), "refusals": refusals(), "limits": limits()}
     figures = {
         "sgd": cost["SGD"],
         "adamw": cost["AdamW"],
