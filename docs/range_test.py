@@ -86,7 +86,13 @@ def refusals() -> str:
 if __name__ == "__main__":
     test, dev = result_of("lr_regret_test"), result_of("lr_regret_development")
     cost = {name: f"{part['ratio']:.2f}" for name, part in result_of("lr_find_cost").items()}
-    tables = {"test": table("test"), "development": table("development"), "kinds": kinds(), "refusals": refusals(), "limits": limits()}
+    tables = {
+        "test": table("test"),
+        "development": table("development"),
+        "kinds": kinds(),
+        "refusals": refusals(),
+        "limits": limits(),
+    }
     figures = {
         "sgd": cost["SGD"],
         "adamw": cost["AdamW"],

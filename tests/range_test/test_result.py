@@ -68,6 +68,25 @@ def test_a_refusal_gives_nothing_and_says_why():
         REFUSED.reading("valley")
 
 
+def test_a_rate_from_a_curve_that_does_not_fall_says_so():
+    lr = np.geomspace(1e-4, 1.0, 60)
+    noise = Curve(lr, np.random.default_rng(1).standard_normal(60))
+    unclear = RangeTest(
+        curve=noise, stop_reason=StopReason.COMPLETED, max_lr=0.1, interval=(0.03, 0.4), max_lrs=(0.1,), num_steps=60
+    )
+    assert not unclear.is_clear
+    assert FOUND.is_clear
+    with pytest.raises(SuggestionError) as caught:
+        unclear.reading("valley")
+    assert str(caught.value) == (
+        "name must be a reading of a curve that falls, got 'valley'; the loss of the last sweep falls by less than its "
+        "noise between batches, and the rate rests on where the loss is lost; larger batches, accumulation_steps=4 or "
+        "num_steps=300 show more"
+    )
+    assert "The loss of the last sweep falls by less than its noise" in unclear.section().conclusion
+    assert "less than its noise" not in FOUND.section().conclusion
+
+
 def test_an_unknown_reading_lists_the_known_ones():
     with pytest.raises(ArgumentError) as caught:
         FOUND.reading("fastest")

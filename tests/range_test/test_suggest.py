@@ -1,5 +1,7 @@
 """Golden curves: readings that anybody would make by eye."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,48 @@ def test_no_fall_is_reached_at_its_lowest_point():
     smooth = np.array([2.5, 2.2, 2.4, 2.1, 2.6])
     reading = suggest.Reading(smooth, np.zeros(5), noise=0.1, start=2.0, lowest=3, falls=False)
     assert suggest.reached(RATES[:5], reading, 0.9) == RATES[3]
+
+
+def test_where_squares_are_summed_up_the_rate_is_that_of_the_middle_of_the_run():
+    lr = np.geomspace(1e-3, 1.0, 60)
+    reading = suggest.read(lr, np.where(lr < 0.1, 2.0 - np.log10(lr / 1e-3), 40.0 * lr))
+    usual, summed, longer = (
+        suggest.suggest(lr, reading, memory=1.0, sums_squares=sums, total_steps=steps)[0]
+        for sums, steps in ((False, None), (True, 250), (True, 1000))
+    )
+    assert longer == pytest.approx(2.0 * summed)
+    assert suggest.suggest(lr, reading, memory=1.0, sums_squares=True)[0] == summed > usual
+    edge = math.sqrt(suggest.minimum(lr, reading) * suggest.half_lost(lr, reading))
+    assert summed == pytest.approx(edge * 10**-0.12 * math.sqrt(125 / (1 + np.sum(lr < edge))))
+
+
+def test_a_curve_without_a_fall_has_a_wider_interval():
+    clear = suggest.read(RATES, curve(1e-3, edge=1e-2))
+    unclear = suggest.read(RATES, np.random.default_rng(1).standard_normal(len(RATES)))
+    assert (clear.falls, unclear.falls) == (True, False)
+    widths = [high / low for _, (low, high) in (suggest.suggest(RATES, r, memory=1.0) for r in (clear, unclear))]
+    assert widths == pytest.approx([10**0.7, 10**1.2])
+
+
+SPIKED = [4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9, 2.8]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("shift", [0.0, -9.0])
+def test_a_loss_far_above_the_start_after_a_fall_is_a_spike(scale, shift):
+    assert suggest.spike(scale * (np.array(SPIKED) + shift)) == 7
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        SPIKED[:7],  # none yet
+        [*SPIKED[:8], 30.0, 40.0, 50.0, 60.0, 70.0],  # lost for good: a divergence
+        [4.0, 4.1, 3.9, 4.0, 4.0, 4.1, 3.9, 20.0, 4.0, 4.1, 3.9, 4.0, 4.1],  # after no fall: a batch of its own
+        [*SPIKED[:7], 4.5, *SPIKED[8:]],  # no higher than the fall was deep
+        [4.0],
+        [],
+    ],
+)
+def test_what_is_no_spike(losses):
+    assert suggest.spike(np.array(losses)) is None

@@ -32,8 +32,6 @@ _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
 # The same where the curve does not fall by more than its noise.
 _HALF_INTERVAL_DECADES_UNCLEAR = 0.6
-# Where squares are summed up, the peak lies above the edge, by so much: what the first steps break, the sum mends.
-_BEYOND_DECADES_WITH_SUM = 0.1
 # Length of a run, in steps, where nobody says.
 USUAL_STEPS = 250
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
@@ -175,7 +173,7 @@ def suggest(
     peak = edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS))
     if sums_squares:
         steps = 1 + int(np.searchsorted(lr, edge))
-        peak = edge * 10.0**_BEYOND_DECADES_WITH_SUM * math.sqrt((total_steps or USUAL_STEPS) / 2 / steps)
+        peak = edge * 10.0**-margin * math.sqrt((total_steps or USUAL_STEPS) / 2 / steps)
     peak = min(peak, highest)
     width = 10.0 ** (_HALF_INTERVAL_DECADES if reading.falls else _HALF_INTERVAL_DECADES_UNCLEAR)
     return peak, (peak / width, peak * width)
