@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
 from cyclewise.range_test import sweep
@@ -30,3 +31,27 @@ def test_a_last_sweep_that_begins_too_high_begins_anew(optimizer_class, num_step
     assert result.num_steps - 1 == sum(len(curve.lr) for curve in (result.curve, *result.close_ups))
     assert cw.RangeTest.from_dict(result.to_dict()) == result
     assert result.plot() is not None
+
+
+def test_a_rate_that_only_blows_up_outputs_whose_size_does_not_count_begins_anew():
+    torch.manual_seed(0)
+    labels = torch.randint(4, (1280,))
+    inputs = torch.randn(1280, 16) + 2.0 * F.one_hot(labels, 16)
+
+    def contrastive(outputs, targets):
+        directions = F.normalize(outputs, dim=1)
+        own = torch.eye(len(targets), dtype=torch.bool)
+        likeness = (directions @ directions.T / 0.2).masked_fill(own, -1e9)
+        same = (targets[:, None] == targets) & ~own
+        return -((likeness.log_softmax(1) * same).sum(1) / same.sum(1).clamp(min=1)).mean()
+
+    model = nn.Sequential(nn.Linear(16, 48), nn.ReLU(), nn.Linear(48, 8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loader = DataLoader(TensorDataset(inputs, labels), 64, shuffle=True)
+    result = cw.lr_find(model, optimizer, contrastive, loader)
+    second, behind, last = result.close_ups
+    # It left the earlier sweep's losses far above it, but raised none above the start.
+    assert len(behind.lr) >= 8
+    assert last.lr[0] == second.lr[0]
+    assert last.lr[-1] < behind.lr[0]
+    assert result.max_lr < behind.lr[0]
