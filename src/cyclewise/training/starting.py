@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cyclewise._validation import whole
+from cyclewise.copies import copied
 from cyclewise.errors import SuggestionError
 from cyclewise.start import LayerGains, Space, StartSearch, search_start, short_run
 from cyclewise.state import preserve
@@ -89,8 +90,11 @@ class StartMethods(Parts):
     def _batches_for_search(self, num_steps: int) -> tuple[list[Any], list[Any]]:
         data = self.own_data
         with preserve(data=(data.train_loader, data.valid_loader)):
-            train = list(islice(iter(data.train_loader), num_steps))
-            valid = train if data.valid_loader is None else list(islice(iter(data.valid_loader), _MOST_VALID_BATCHES))
+            # Copies: a loader may fill one buffer again and again.
+            train = [copied(batch) for batch in islice(iter(data.train_loader), num_steps)]
+            if data.valid_loader is None:
+                return train, train
+            valid = [copied(batch) for batch in islice(iter(data.valid_loader), _MOST_VALID_BATCHES)]
         return train, valid
 
 
