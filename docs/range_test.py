@@ -96,6 +96,7 @@ if __name__ == "__main__":
     figures = {
         "sgd": cost["SGD"],
         "adamw": cost["AdamW"],
+        "again": cost["AdamW, 1600 samples"],
         "few": cost["AdamW, 480 samples"],
         "hits": f"{test['100 steps']['interval_hits_percent']:.0f}",
         "fifty": f"{test['50 steps']['regret']['mean']:.1f}",
