@@ -16,11 +16,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = f"{ROOT / 'examples' / 'mlp.py'}:make_learner"
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments):
     return CliRunner().invoke(app, list(arguments))
 

@@ -14,11 +14,6 @@ EXAMPLE = f"{ROOT / 'examples' / 'mlp.py'}:make_learner"
 LOCAL = ["--engine", "local", "--epochs", "1"]
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments):
     return CliRunner().invoke(app, ["compare", *arguments])
 

@@ -29,11 +29,6 @@ class Exiting(nn.Linear):
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(command, code, *arguments):
     Path("train.py").write_text(code)
     return CliRunner().invoke(app, [command, "train.py:make_learner", *arguments])

@@ -11,11 +11,6 @@ from cyclewise.cli import app, places
 NOWHERE = "nowhere.py:make_learner"  # never loaded where a place is refused: that comes first
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def _disk(monkeypatch):
     """A disk that nothing can be written to; as a superuser, the modes of a folder would not do."""

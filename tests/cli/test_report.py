@@ -13,11 +13,6 @@ from cyclewise.cli import app
 EXAMPLE = f"{Path(__file__).parents[2] / 'examples' / 'mlp.py'}:make_learner"
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments):
     return CliRunner().invoke(app, list(arguments))
 

@@ -12,11 +12,6 @@ EXAMPLE = f"{Path(__file__).parents[2] / 'examples' / 'mlp.py'}:make_learner"
 SHORT = ["--budget", "6", "--steps", "3", "--max-lr", "0.01"]
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments):
     return CliRunner().invoke(app, ["search", EXAMPLE, *arguments])
 
