@@ -29,7 +29,7 @@ from benchmarks.lr_regret.regret import summary
 from benchmarks.lr_regret.task import draw
 from benchmarks.lr_regret.tasks import DEVELOPMENT
 from benchmarks.recording import record
-from cyclewise.range_test import suggest
+from cyclewise.range_test import readings
 
 _FIRST_SEED = 60
 _SHIFTS = np.linspace(-0.6, 0.6, 25)  # decades
@@ -74,14 +74,14 @@ def shown(index: int, result: cw.RangeTest) -> list[float]:
     curves = (result.curve, *result.close_ups)
     for curve in (curves[0], curves[1], curves[-1]):
         usable = curve.usable()
-        if len(usable.lr) < suggest.FEWEST_POINTS:
+        if len(usable.lr) < readings.FEWEST_POINTS:
             values += [-9.0] * (7 + len(_PLACES))
             continue
-        reading = suggest.first_valley(suggest.read(usable.lr, usable.loss))
+        reading = readings.first_valley(readings.read(usable.lr, usable.loss))
         depth = reading.start - reading.smooth
         deepest = max(float(depth.max()), 1e-12)
-        rates = [suggest.minimum(usable.lr, reading), suggest.half_lost(usable.lr, reading), usable.lr[-1]]
-        rates += [suggest.reached(usable.lr, reading, share) for share in (0.5, 0.9)]
+        rates = [readings.minimum(usable.lr, reading), readings.half_lost(usable.lr, reading), usable.lr[-1]]
+        rates += [readings.reached(usable.lr, reading, share) for share in (0.5, 0.9)]
         values += [float(np.log10(rate) - peak) for rate in rates]
         values += [reading.noise / deepest, deepest / max(abs(reading.start), 1e-12)]
         values += np.clip(np.interp(_PLACES + peak, np.log10(usable.lr), depth / deepest), -1.0, 1.0).tolist()

@@ -56,3 +56,21 @@ def test_without_held_out_batches_only_the_curve_counts():
         sweeps = Sweeps(curves=[curve], stop_reasons=[StopReason.COMPLETED])
         assert refuse(sweeps, is_bounded=False) is expected
         assert refuse(sweeps, is_bounded=False, is_related=True) is expected
+
+
+def test_the_first_two_sweeps_and_the_last_hint_at_the_rate():
+    first, second, began_too_high, last = (Curve(RATES, 2.0 + NOISE + i) for i in range(4))
+    short = Curve(RATES[:7], 2.0 + NOISE[:7])
+    for curves, expected in (
+        ([first, second, began_too_high, last], [first, second, last]),
+        ([first, last], [first, last]),
+        ([first, short, last], [first, last]),
+        ([last], [last]),
+    ):
+        assert Sweeps(curves=curves).hints() == expected
+
+
+@pytest.mark.parametrize(("link", "is_known"), [(None, False), (4.9, False), (5.0, True)])
+def test_a_model_that_knew_something_at_the_start_gives_no_hints(link, is_known):
+    sweeps = Sweeps(curves=[FLAT], looks=Looks(HeldOut((1.0, 2.0), link)))
+    assert sweeps.hints() == ([] if is_known else [FLAT])

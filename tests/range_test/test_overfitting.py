@@ -14,10 +14,14 @@ from cyclewise.range_test.overfitting import Course
 
 
 def travel(losses, *, training=None):
-    """A course of as many steps as there are looks, one loss per held-out batch or a list of them."""
+    """A course of as many steps as there are looks, one loss per held-out batch or a list of them.
+
+    The training loss goes along as long as the held-out loss falls, and stays there, unless it is given.
+    """
     course = Course(len(losses))
     looks = iter(losses)
-    for loss in [0.0] * len(losses) if training is None else training:
+    lowest = np.minimum.accumulate([float(np.mean(loss)) for loss in losses]).tolist()
+    for loss in lowest if training is None else training:
         course.update(0.1, loss, lambda: np.atleast_1d(next(looks)).tolist())
     return course
 
@@ -53,14 +57,27 @@ def test_where_the_training_loss_rises_too_it_is_the_rate_that_is_too_high():
     assert travel(held_out, training=lost).highest_rate(100) == math.inf
 
 
-def test_a_rise_of_less_than_a_third_of_the_fall_is_no_turn():
-    assert travel([1.0, 0.0, 0.25, 0.25]).highest_rate(100) == math.inf
-    assert travel([1.0, 0.0, 0.35, 0.35]).highest_rate(100) < math.inf
+def test_a_gap_of_less_than_a_third_of_the_fall_is_none():
+    fall = [1.0, 1.0, 1.0, 0.0]
+    assert travel(fall + [0.25] * 4).highest_rate(100) == math.inf
+    assert travel(fall + [0.35] * 4).highest_rate(100) < math.inf
+
+
+def test_a_training_loss_that_goes_on_falling_leaves_the_held_out_loss_behind_too():
+    held_out = [1.0, 1.0, 1.0, 0.5, 0.51, 0.51, 0.52, 0.52]
+    learned, level = ([1.1, 1.1, 1.1, 0.6, *[last] * 4] for last in (0.3, 0.6))
+    assert travel(held_out, training=learned).highest_rate(100) == pytest.approx(0.011, rel=0.1)
+    assert travel(held_out, training=level).highest_rate(100) == math.inf
+
+
+def test_two_losses_that_are_not_finite_leave_no_gap():
+    fall = [1.0] * 6 + [0.5] * 2
+    assert travel(fall + [math.inf] * 8, training=fall + [math.nan] * 8).highest_rate(100) == math.inf
 
 
 @pytest.mark.parametrize("end", [math.inf, math.nan, 1e30])
 def test_a_loss_that_blows_up_has_risen(end):
-    assert travel([1.0, 0.2, end]).highest_rate(100) == pytest.approx(0.2 / 50)
+    assert travel([1.0, 1.0, 1.0, 0.2, end]).highest_rate(100) == pytest.approx(0.4 / 50)
 
 
 def test_eight_looks_from_the_first_step_to_the_last():
@@ -145,10 +162,10 @@ def test_a_sweep_that_sees_many_samples_again_is_looked_at():
 
 
 def test_gradient_descent_slows_down_by_itself_and_may_come_four_times_as_far():
-    courses = [Course(4, divides_by_size=divides) for divides in (True, False)]
+    courses = [Course(6, divides_by_size=divides) for divides in (True, False)]
     for course in courses:
-        for loss in (1.0, 0.2, 1.0, 1.0):
-            course.update(0.1, 0.0, lambda loss=loss: [loss])
+        for loss, training in [(1.0, 1.0)] * 3 + [(0.2, 0.2), (1.0, 0.2), (1.0, 0.2)]:
+            course.update(0.1, training, lambda loss=loss: [loss])
     assert courses[1].highest_rate(100) == pytest.approx(4 * courses[0].highest_rate(100))
     assert find(200, optimizer=torch.optim.RMSprop).overfit_lr < find(200, optimizer=torch.optim.SGD).overfit_lr
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclewise.range_test import suggest
+from cyclewise.range_test import readings, suggest
+from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.trial import Trial
 
 RATES = np.geomspace(1e-7, 10.0, 100)
@@ -25,12 +26,12 @@ def curve(centre, *, edge, depth=1.5, start=2.3, noise=0.0, seed=0):
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.1])
 @pytest.mark.parametrize(("centre", "edge"), [(1e-3, 1e-2), (1e-4, 3e-2), (0.1, 1.0)])
 def test_readings_of_a_clear_curve(centre, edge, noise):
-    reading = suggest.read(RATES, curve(centre, edge=edge, noise=noise))
+    reading = readings.read(RATES, curve(centre, edge=edge, noise=noise))
     assert reading.falls
-    assert suggest.steepest(RATES, reading) == pytest.approx(centre, rel=0.7)
-    assert centre / 2 < suggest.valley(RATES, reading) < 2 * centre
-    assert centre < suggest.minimum(RATES, reading) <= 2.0 * edge
-    assert suggest.steepest(RATES, reading) <= suggest.slide(RATES, reading) <= suggest.minimum(RATES, reading)
+    assert readings.steepest(RATES, reading) == pytest.approx(centre, rel=0.7)
+    assert centre / 2 < readings.valley(RATES, reading) < 2 * centre
+    assert centre < readings.minimum(RATES, reading) <= 2.0 * edge
+    assert readings.steepest(RATES, reading) <= readings.slide(RATES, reading) <= readings.minimum(RATES, reading)
     peak, (low, high) = suggest.suggest(RATES, reading, memory=1.0)
     assert low < peak < high
     assert peak < edge
@@ -39,27 +40,27 @@ def test_readings_of_a_clear_curve(centre, edge, noise):
 @given(st.floats(0.01, 1e5), st.floats(-1e3, 1e3), st.integers(0, 5))
 def test_the_unit_and_the_zero_of_the_loss_do_not_matter(scale, shift, seed):
     loss = curve(1e-3, edge=1e-2, noise=0.05, seed=seed)
-    plain = suggest.read(RATES, loss)
-    changed = suggest.read(RATES, scale * (loss + shift))
-    for name in suggest.READINGS:
-        assert suggest.READINGS[name](RATES, changed) == pytest.approx(suggest.READINGS[name](RATES, plain), rel=0.25)
+    plain = readings.read(RATES, loss)
+    changed = readings.read(RATES, scale * (loss + shift))
+    for name in readings.READINGS:
+        assert readings.READINGS[name](RATES, changed) == pytest.approx(readings.READINGS[name](RATES, plain), rel=0.25)
 
 
 def test_the_steepest_rate_is_read_in_log_rate():
     # Differentiating in the linear rate would answer one of the lowest rates, where steps are tiny.
     loss = curve(1e-3, edge=10.0, noise=0.01)
-    assert suggest.steepest(RATES, suggest.read(RATES, loss)) == pytest.approx(1e-3, rel=0.7)
+    assert readings.steepest(RATES, readings.read(RATES, loss)) == pytest.approx(1e-3, rel=0.7)
 
 
 def test_noise_alone_is_no_fall():
     falls = [
-        suggest.read(RATES, 2.3 + 0.1 * np.random.default_rng(seed).standard_normal(100)).falls for seed in range(200)
+        readings.read(RATES, 2.3 + 0.1 * np.random.default_rng(seed).standard_normal(100)).falls for seed in range(200)
     ]
     assert sum(falls) <= 4
 
 
 def test_a_fall_well_above_the_noise_is_seen():
-    falls = [suggest.read(RATES, curve(1e-3, edge=1e-2, depth=0.5, noise=0.1, seed=seed)).falls for seed in range(200)]
+    falls = [readings.read(RATES, curve(1e-3, edge=1e-2, depth=0.5, noise=0.1, seed=seed)).falls for seed in range(200)]
     assert sum(falls) >= 196
 
 
@@ -69,7 +70,7 @@ def test_the_number_of_steps_hardly_moves_the_readings(num_steps):
     loss = np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2))
     edges = []
     for lr, losses in ((rates, loss), (RATES, curve(1e-3, edge=1e-2))):
-        peak, _ = suggest.suggest(lr, suggest.read(lr, losses), memory=1.0)
+        peak, _ = suggest.suggest(lr, readings.read(lr, losses), memory=1.0)
         # The sweep's own lag is taken back: 4.7 of its steps.
         edges.append(peak * (lr[1] / lr[0]) ** 4.7)
     assert edges[0] == pytest.approx(edges[1], rel=0.35)
@@ -77,12 +78,12 @@ def test_the_number_of_steps_hardly_moves_the_readings(num_steps):
 
 def test_a_linear_sweep_is_read_too():
     rates = np.linspace(1e-4, 0.1, 200)
-    reading = suggest.read(rates, (np.log10(rates) + 2.0) ** 2)
-    assert suggest.minimum(rates, reading) == pytest.approx(0.01, rel=0.2)
+    reading = readings.read(rates, (np.log10(rates) + 2.0) ** 2)
+    assert readings.minimum(rates, reading) == pytest.approx(0.01, rel=0.2)
 
 
 def test_what_the_optimizer_remembers_is_taken_back():
-    reading = suggest.read(RATES, curve(1e-3, edge=1e-2))
+    reading = readings.read(RATES, curve(1e-3, edge=1e-2))
     plain, heavy = (suggest.suggest(RATES, reading, memory=memory)[0] for memory in (1.0, 10.0))
     per_step = (RATES[-1] / RATES[0]) ** (1 / (len(RATES) - 1))
     assert 1.0 < plain / heavy < per_step**20
@@ -90,7 +91,7 @@ def test_what_the_optimizer_remembers_is_taken_back():
 
 def test_momentum_leaves_a_larger_margin():
     rates = np.geomspace(1e-4, 0.1, 301)
-    reading = suggest.read(rates, np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2)))
+    reading = readings.read(rates, np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2)))
     adam, sgd = (suggest.suggest(rates, reading, memory=10.0, has_momentum=momentum)[0] for momentum in (False, True))
     # The margin is larger by 0.2 decades, the lag shorter by 0.3 memories of ten steps of a hundredth.
     assert adam / sgd == pytest.approx(10 ** (0.2 - 0.03))
@@ -113,7 +114,7 @@ def test_who_remembers_and_who_adds_up(optimizer_class, options, expected):
 
 
 def test_no_peak_is_higher_than_the_highest():
-    reading = suggest.read(RATES, curve(1e-3, edge=1e-2))
+    reading = readings.read(RATES, curve(1e-3, edge=1e-2))
     free, (low, high) = suggest.suggest(RATES, reading, memory=1.0)
     for highest, expected in ((free / 3, free / 3), (3 * free, free)):
         peak, interval = suggest.suggest(RATES, reading, memory=1.0, highest=highest)
@@ -126,8 +127,8 @@ def test_the_floor_is_that_of_the_first_valley():
     decades = np.log10(RATES)
     loss = 3.0 - 1.6 / (1.0 + np.exp(-8.0 * (decades + 4.0))) + 12.0 * np.exp(-0.5 * ((decades + 2.0) / 0.3) ** 2)
     loss[decades > -1.5] = 1.3
-    reading = suggest.read(RATES, loss)
-    low, high = suggest.floor(RATES, reading)
+    reading = readings.read(RATES, loss)
+    low, high = readings.floor(RATES, reading)
     assert 1e-4 < low <= high < 1e-2
     for num_samples in (None, 100):
         assert suggest.suggest(RATES, reading, memory=1.0, num_samples=num_samples)[0] < 1e-2
@@ -136,7 +137,7 @@ def test_the_floor_is_that_of_the_first_valley():
 def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
     # The fall is over at 1e-3, and the loss stays at nothing up to 0.3: the samples are known by heart by then.
     loss = curve(1e-3, edge=0.3)
-    reading = suggest.read(RATES, loss)
+    reading = readings.read(RATES, loss)
     few, many, unknown = (suggest.suggest(RATES, reading, memory=1.0, num_samples=n)[0] for n in (500, 501, None))
     assert few == pytest.approx(1.3e-3, rel=0.3)
     assert many == unknown > 20 * few
@@ -144,29 +145,66 @@ def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
 
 def test_no_fall_is_reached_at_its_lowest_point():
     smooth = np.array([2.5, 2.2, 2.4, 2.1, 2.6])
-    reading = suggest.Reading(smooth, np.zeros(5), noise=0.1, start=2.0, lowest=3, falls=False)
-    assert suggest.reached(RATES[:5], reading, 0.9) == RATES[3]
+    reading = readings.Reading(smooth, np.zeros(5), noise=0.1, start=2.0, lowest=3, falls=False)
+    assert readings.reached(RATES[:5], reading, 0.9) == RATES[3]
 
 
 def test_where_squares_are_summed_up_the_rate_is_that_of_the_middle_of_the_run():
     lr = np.geomspace(1e-3, 1.0, 60)
-    reading = suggest.read(lr, np.where(lr < 0.1, 2.0 - np.log10(lr / 1e-3), 40.0 * lr))
+    reading = readings.read(lr, np.where(lr < 0.1, 2.0 - np.log10(lr / 1e-3), 40.0 * lr))
     usual, summed, longer = (
         suggest.suggest(lr, reading, memory=1.0, sums_squares=sums, total_steps=steps)[0]
         for sums, steps in ((False, None), (True, 250), (True, 1000))
     )
     assert longer == pytest.approx(2.0 * summed)
     assert suggest.suggest(lr, reading, memory=1.0, sums_squares=True)[0] == summed > usual
-    edge = math.sqrt(suggest.minimum(lr, reading) * suggest.half_lost(lr, reading))
+    edge = math.sqrt(readings.minimum(lr, reading) * readings.half_lost(lr, reading))
     assert summed == pytest.approx(edge * 10**-0.12 * math.sqrt(125 / (1 + np.sum(lr < edge))))
 
 
 def test_a_curve_without_a_fall_has_a_wider_interval():
-    clear = suggest.read(RATES, curve(1e-3, edge=1e-2))
-    unclear = suggest.read(RATES, np.random.default_rng(1).standard_normal(len(RATES)))
+    clear = readings.read(RATES, curve(1e-3, edge=1e-2))
+    unclear = readings.read(RATES, np.random.default_rng(1).standard_normal(len(RATES)))
     assert (clear.falls, unclear.falls) == (True, False)
     widths = [high / low for _, (low, high) in (suggest.suggest(RATES, r, memory=1.0) for r in (clear, unclear))]
     assert widths == pytest.approx([10**0.7, 10**1.2])
+
+
+def unclear(rises_at, *, num_steps=100):
+    """A curve that is noise alone until the loss rises for good."""
+    lr = np.geomspace(RATES[0], RATES[-1], num_steps)
+    noise = 0.05 * np.random.default_rng(1).standard_normal(num_steps)
+    return Curve(lr, 2.3 + noise + np.clip(np.log10(lr / rises_at), 0.0, None))
+
+
+def test_where_the_curve_does_not_fall_the_peak_is_the_middle_of_what_all_sweeps_hint_at():
+    last, first = unclear(1e-2), unclear(1.0)
+    reading = last.read()
+    alone, _ = suggest.suggest(last.lr, reading, memory=1.0)
+    rates = [readings.rise(curve.lr, curve.read()) for curve in (last, first)]
+    assert rates == pytest.approx([1.6e-2, 1.6], rel=0.35)
+    peak, (low, high) = suggest.suggest(last.lr, reading, memory=1.0, hints=[first, last])
+    lag = (RATES[-1] / RATES[0]) ** ((0.7 + 4.0) / 4 / (len(RATES) - 1))
+    hints = [rate / 10**1.33 / lag for rate in rates]
+    assert peak == pytest.approx((alone * hints[0] * hints[1]) ** (1 / 3), rel=1e-3)
+    assert low < peak < high
+    assert suggest.suggest(last.lr, reading, memory=1.0, hints=[first, last], highest=1e-6)[0] == 1e-6
+
+
+def test_where_the_curve_falls_no_other_is_asked():
+    reading = readings.read(RATES, curve(1e-3, edge=1e-2))
+    peaks = [suggest.suggest(RATES, reading, memory=1.0, hints=hints)[0] for hints in ([], [unclear(1e-5)])]
+    assert peaks[0] == peaks[1]
+
+
+def test_a_rise_that_does_not_last_is_none():
+    lr, loss = np.geomspace(1e-4, 1.0, 80), 2.0 + 0.01 * np.random.default_rng(0).standard_normal(80)
+    loss[30:40] += 1.0
+    assert readings.rise(lr, readings.read(lr, loss)) == 1.0
+    loss[70:] += 1.0
+    assert readings.rise(lr, readings.read(lr, loss)) == pytest.approx(lr[70], rel=0.3)
+    loss[-1] = 0.0
+    assert readings.rise(lr, readings.read(lr, loss)) == 1.0
 
 
 SPIKED = [4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9, 2.8]
@@ -175,7 +213,7 @@ SPIKED = [4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9, 2.8]
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("shift", [0.0, -9.0])
 def test_a_loss_far_above_the_start_after_a_fall_is_a_spike(scale, shift):
-    assert suggest.spike(scale * (np.array(SPIKED) + shift)) == 7
+    assert readings.spike(scale * (np.array(SPIKED) + shift)) == 7
 
 
 @pytest.mark.parametrize(
@@ -190,4 +228,4 @@ def test_a_loss_far_above_the_start_after_a_fall_is_a_spike(scale, shift):
     ],
 )
 def test_what_is_no_spike(losses):
-    assert suggest.spike(np.array(losses)) is None
+    assert readings.spike(np.array(losses)) is None

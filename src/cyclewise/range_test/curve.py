@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise.range_test import suggest
+from cyclewise.range_test import readings
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,10 @@ class Curve:
         end = len(is_finite) if is_finite.all() else int(np.argmin(is_finite))
         return Curve(self.lr[:end], self.loss[:end])
 
-    def read(self) -> suggest.Reading | None:
+    def read(self) -> readings.Reading | None:
         """Return what the usable part says; None where it is too short to be read."""
         usable = self.usable()
-        return suggest.read(usable.lr, usable.loss) if len(usable.lr) >= suggest.FEWEST_POINTS else None
+        return readings.read(usable.lr, usable.loss) if len(usable.lr) >= readings.FEWEST_POINTS else None
 
 
 def finite(value: float | None) -> float | None:

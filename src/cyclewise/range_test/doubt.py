@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cyclewise.range_test import suggest
+from cyclewise.range_test import readings
 from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, FEWEST_DEVIATIONS
 from cyclewise.range_test.result import Refusal, StopReason
 from cyclewise.range_test.sweep import Sweeps
@@ -29,7 +29,7 @@ def link(seen: Sweeps) -> float | None:
     # Up to the lowest point: beyond, a few wrecked losses would drown the rest.
     reading = _last_reading(seen)
     before = len(seen.gaps) if reading is None else reading.lowest + 1
-    on_training = suggest.deviations(seen.gaps[:before])
+    on_training = readings.deviations(seen.gaps[:before])
     return max((value for value in (clearest, on_training) if value is not None), default=None)
 
 
@@ -50,7 +50,7 @@ def is_noisy(seen: Sweeps) -> bool:
     return seen.evaluation_noise > 0.0 and seen.evaluation_noise >= _NOISE_SHARE * reading.noise
 
 
-def _last_reading(seen: Sweeps) -> suggest.Reading | None:
+def _last_reading(seen: Sweeps) -> readings.Reading | None:
     return seen.curves[-1].read() if seen.curves else None
 
 
@@ -86,10 +86,10 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
         return Refusal.TOO_FEW_STEPS
     if is_noisy(seen):
         return Refusal.NOISY
-    readings = [reading for reading in (curve.read() for curve in seen.curves) if reading is not None]
+    every = [reading for reading in (curve.read() for curve in seen.curves) if reading is not None]
     gain, clearest = seen.looks.improvement(), link(seen)
     # One fall in three sweeps can be chance; what is held out then has to agree a little.
-    falls = last.falls or (any(r.falls for r in readings) and (gain is None or gain >= _SOME_DEVIATIONS))
+    falls = last.falls or (any(r.falls for r in every) and (gain is None or gain >= _SOME_DEVIATIONS))
     is_lower = falls or (gain is not None and gain >= FEWEST_DEVIATIONS)
     is_linked = clearest is not None and clearest >= FEWEST_DEVIATIONS
     if not is_lower and not _is_promising(seen, gain, clearest, is_related):

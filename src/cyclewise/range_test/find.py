@@ -14,11 +14,12 @@ from cyclewise._validation import describe
 from cyclewise.errors import ArgumentTypeError
 from cyclewise.loaders import check_loader
 from cyclewise.progress import Progress, progress_bar
-from cyclewise.range_test import suggest
 from cyclewise.range_test.checks import check, check_groups, check_numbers, check_own_step, check_precision
 from cyclewise.range_test.curve import Curve, finite
 from cyclewise.range_test.doubt import is_unclear, link, refuse, starts_too_high
+from cyclewise.range_test.readings import read
 from cyclewise.range_test.result import RangeTest, Refusal, StopReason
+from cyclewise.range_test.suggest import suggest
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
 from cyclewise.state import preserve
@@ -227,9 +228,9 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
     overfit_lr: float | None = None
     if refusal is None:
         curve = seen.curves[-1].usable()
-        reading = suggest.read(curve.lr, curve.loss)
+        reading = read(curve.lr, curve.loss)
         highest = math.inf if seen.course is None else seen.course.highest_rate(given["total_steps"])
-        max_lr, interval = suggest.suggest(
+        max_lr, interval = suggest(
             curve.lr,
             reading,
             memory=trial.memory(),
@@ -238,6 +239,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
             num_samples=trial.num_samples,
             total_steps=given["total_steps"],
             highest=highest,
+            hints=seen.hints(),
         )
         overfit_lr = highest if math.isfinite(highest) else None
     if given["start_lr"] is not None and starts_too_high(seen, max_lr):

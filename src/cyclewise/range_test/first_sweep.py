@@ -8,7 +8,7 @@ that it was given.
 import numpy as np
 
 from cyclewise.range_test.curve import Curve
-from cyclewise.range_test.suggest import FEWEST_POINTS, Array
+from cyclewise.range_test.readings import FEWEST_POINTS, Array
 
 # Share of the steps whose batches the first sweep takes again and again: at the rates of the first pass over them
 # nothing has moved, so it says how much of a loss is the batch's own.

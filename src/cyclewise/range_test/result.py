@@ -12,7 +12,7 @@ from cyclewise._validation import check_record, one_of, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
 from cyclewise.errors import SuggestionError
 from cyclewise.policies import Constant, OneCycle, Policy
-from cyclewise.range_test import suggest
+from cyclewise.range_test import readings
 from cyclewise.range_test.curve import Curve, finite
 
 if TYPE_CHECKING:
@@ -165,13 +165,13 @@ class RangeTest:
             ArgumentError: there is no such reading.
             SuggestionError: the curve has no fall to read.
         """
-        one_of("name", name, tuple(suggest.READINGS))
+        one_of("name", name, tuple(readings.READINGS))
         curve = self._slowest()
         reading = curve.read()
         if reading is None or not reading.falls:
             reason = _UNCLEAR if self.refusal is None else _explain(self.refusal)
             raise SuggestionError(f"name must be a reading of a curve that falls, got {name!r}; {reason}")
-        return suggest.READINGS[name](curve.lr, suggest.first_valley(reading))
+        return readings.READINGS[name](curve.lr, readings.first_valley(reading))
 
     def policy(self, total_steps: int) -> OneCycle:
         """Return the one-cycle policy of `total_steps` steps that `max_lr` is meant for, of the fastest group.
@@ -241,8 +241,8 @@ class RangeTest:
             )
         factor = (batch_size / measured) ** power
         curve = self._slowest()
-        valley = suggest.first_valley(suggest.read(curve.lr, curve.loss))
-        limit = suggest.minimum(curve.lr, valley) / self.max_lr
+        valley = readings.first_valley(readings.read(curve.lr, curve.loss))
+        limit = readings.minimum(curve.lr, valley) / self.max_lr
         factor = min(factor, max(1.0, limit))
         settings["batch_size"] = batch_size
         return replace(
@@ -353,8 +353,8 @@ class RangeTest:
             middle = self.close_ups[0].usable()
             lines.append(Line("second sweep, closer", middle.lr.tolist(), middle.loss.tolist(), role="muted"))
         limits = None
-        if len(slow.lr) >= suggest.FEWEST_POINTS:
-            reading = suggest.read(slow.lr, slow.loss)
+        if len(slow.lr) >= readings.FEWEST_POINTS:
+            reading = readings.read(slow.lr, slow.loss)
             if self.close_ups:
                 lines.append(Line("last sweep, closest", slow.lr.tolist(), slow.loss.tolist(), points=True))
             lines.append(Line("last sweep, smoothed", slow.lr.tolist(), reading.smooth.tolist()))

@@ -1,7 +1,4 @@
-"""Readings of a range-test curve: pure functions of the rates and the losses.
-
-Everything is measured in log rate (decades), whatever the sweep was, and against the curve's own noise, whatever the
-loss's unit: adding a constant to all losses, or multiplying them, changes no reading.
+"""The rule: from what the sweeps show to a peak rate for one-cycle and an interval.
 
 The procedure is Smith's LR range test (arXiv:1506.01186, section 3.3): the rate to use lies left of the lowest point,
 where the loss still falls.
@@ -9,19 +6,13 @@ where the loss still falls.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from statistics import geometric_mean
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from cyclewise.range_test.curve import Curve
+from cyclewise.range_test.readings import Array, Reading, first_valley, half_lost, minimum, reached, read, rise
 
-# Fewer points than this make no curve.
-FEWEST_POINTS = 8
-# Width of the smoothing kernel in decades of rate: wide enough for some four points of a 100-step sweep over 8 decades.
-_BANDWIDTH_DECADES = 0.15
-# A smoothed fall has to be this many standard errors deep to be called a fall.
-_FALL_IN_STANDARD_ERRORS = 4.0
 # The constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else, for 50, 100
 # and 300 steps together. Gradient descent with momentum breaks at once where others only get worse, and late.
 _MARGIN_DECADES = 0.12
@@ -32,99 +23,16 @@ _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
 # The same where the curve does not fall by more than its noise.
 _HALF_INTERVAL_DECADES_UNCLEAR = 0.6
+# Where the last curve does not fall, each sweep's loss rises for good so far above the rate to use, and so much of the
+# lag is left in that.
+_BELOW_RISE_DECADES = 1.33
+_LAG_LEFT = 0.25
 # Length of a run, in steps, where nobody says.
 USUAL_STEPS = 250
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
 _FEW_SAMPLES = 500
 # Of so few samples the edge is where this share of the fall has happened.
 _FEW_SAMPLES_SHARE = 0.95
-# The floor of a valley begins where this share of the fall has happened.
-_FLOOR_SHARE = 0.9
-# A spike rises above the start by as much as the loss had fallen, and by so many deviations of one loss from the next.
-_SPIKE_DEVIATIONS = 3.0
-# So many losses before and after it, at least.
-_AROUND_SPIKE = 4
-# `slide` ends where the loss falls less than this share of its steepest fall per decade.
-_SLIDE_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a curve says before a rate is chosen from it.
-
-    Attributes:
-        smooth: the smoothed losses, one per rate of the curve; read up to the last usable one.
-        slope: change of the smoothed loss per decade of rate.
-        noise: standard deviation of one loss about the smooth curve.
-        start: the level before the rate mattered.
-        lowest: index of the lowest smoothed loss.
-        falls: whether the loss falls by more than its noise explains.
-    """
-
-    smooth: Array
-    slope: Array
-    noise: float
-    start: float
-    lowest: int
-    falls: bool
-
-
-def read(lr: Array, loss: Array) -> Reading:
-    """Read a curve of finite losses.
-
-    Args:
-        lr: rates above 0, rising, shape [N], N >= 3.
-        loss: the finite loss at each, shape [N].
-
-    Example:
-        >>> lr = np.logspace(-4, 0, 41)
-        >>> reading = read(lr, (np.log10(lr) + 1.5) ** 2)
-        >>> reading.falls, float(lr[reading.lowest].round(3)), reading.slope[[0, -1]].round(1)
-        (True, 0.032, array([-4.7,  2.7]))
-    """
-    position = np.log10(lr)
-    noise = _noise(loss)
-    start = float(np.median(loss[: max(3, len(loss) // 8)]))
-    # A blow-up at the end says where the edge is, not how high it is: cut it, or smoothing would smear it to the left.
-    ceiling = start + max(start - float(np.min(loss)), 3.0 * noise)
-    smooth, slope, weight = _local_lines(position, np.minimum(loss, ceiling))
-    lowest = int(np.argmin(smooth))
-    standard_error = noise * float(np.sqrt(1.0 / weight[lowest] + 1.0 / max(3, len(loss) // 8)))
-    fall = start - float(smooth[lowest])
-    falls = fall > _FALL_IN_STANDARD_ERRORS * standard_error and fall > 1e-12 * abs(start)
-    return Reading(smooth=smooth, slope=slope, noise=noise, start=start, lowest=lowest, falls=bool(falls))
-
-
-def minimum(lr: Array, reading: Reading) -> float:
-    """Return the rate of the lowest smoothed loss: the edge, too high to train at."""
-    return float(lr[reading.lowest])
-
-
-def steepest(lr: Array, reading: Reading) -> float:
-    """Return the rate at which the smoothed loss falls fastest per decade, left of its lowest point."""
-    return float(lr[_steepest_index(reading)])
-
-
-def slide(lr: Array, reading: Reading) -> float:
-    """Return the last rate, going up from the steepest, before the fall per decade drops under a quarter of it."""
-    first = _steepest_index(reading)
-    threshold = _SLIDE_SHARE * reading.slope[first]
-    last = first
-    while last < reading.lowest and reading.slope[last + 1] <= threshold:
-        last += 1
-    return float(lr[last])
-
-
-def valley(lr: Array, reading: Reading) -> float:
-    """Return the geometric middle of the fall: between the rates where a tenth and nine tenths of it have happened."""
-    depth = reading.start - reading.smooth[: reading.lowest + 1]
-    total = depth[-1]
-    # The last crossings, so that noise on the flat start is not taken for the beginning of the fall.
-    low, high = (int(np.flatnonzero(depth < share * total)[-1:].sum()) + 1 for share in (0.1, 0.9))
-    return float(np.sqrt(lr[min(low, reading.lowest)] * lr[min(high, reading.lowest)]))
-
-
-READINGS = {"minimum": minimum, "slide": slide, "steepest": steepest, "valley": valley}
 
 
 def suggest(
@@ -137,6 +45,7 @@ def suggest(
     num_samples: int | None = None,
     total_steps: int | None = None,
     highest: float = math.inf,
+    hints: Sequence[Curve] = (),
 ) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
 
@@ -151,6 +60,10 @@ def suggest(
     An optimizer that divides by the root of all squared gradients so far (Adagrad) lowers its rate by itself, as one
     over the root of the steps: in the middle of a run it has come further down than at the edge of the sweep.
 
+    Where the curve does not fall by more than its noise, its lowest point is chance. What every sweep still shows is
+    the rate from which its loss stays above the start, more than a decade too high: the middle of the peak above and of
+    those rates, each taken back by a margin, is what is left to say.
+
     Args:
         lr: rates of a slow sweep, shape [N].
         reading: what :func:`read` made of it.
@@ -160,9 +73,10 @@ def suggest(
         num_samples: training samples in all; None where they are not known.
         total_steps: length of the run; None: 250 steps.
         highest: no peak is higher.
+        hints: the usable curves of all sweeps, asked for the rates at which they rise where this one does not fall;
+            none: the peak stays as it is.
     """
     reading = first_valley(reading)
-    decades_per_step = float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
     if are_few(num_samples):
         edge = reached(lr, reading, _FEW_SAMPLES_SHARE)
     else:
@@ -170,20 +84,16 @@ def suggest(
     margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
     if has_momentum:
         margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
-    peak = edge * 10.0 ** -(margin + decades_per_step * (lag * memory + _LAG_IN_STEPS))
+    lag_in_steps = lag * memory + _LAG_IN_STEPS
+    peak = edge * 10.0 ** -(margin + _decades_per_step(lr) * lag_in_steps)
     if sums_squares:
         steps = 1 + int(np.searchsorted(lr, edge))
         peak = edge * 10.0**-margin * math.sqrt((total_steps or USUAL_STEPS) / 2 / steps)
+    if not reading.falls:
+        peak = geometric_mean([peak, *(_below_rise(curve, _LAG_LEFT * lag_in_steps) for curve in hints)])
     peak = min(peak, highest)
     width = 10.0 ** (_HALF_INTERVAL_DECADES if reading.falls else _HALF_INTERVAL_DECADES_UNCLEAR)
     return peak, (peak / width, peak * width)
-
-
-def half_lost(lr: Array, reading: Reading) -> float:
-    """Return the first rate above the lowest point where half of the fall is lost again; the last rate if none is."""
-    half = 0.5 * (reading.start + reading.smooth[reading.lowest])
-    lost = np.flatnonzero(reading.smooth[reading.lowest :] > half)
-    return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
 
 
 def are_few(num_samples: int | None) -> bool:
@@ -191,96 +101,10 @@ def are_few(num_samples: int | None) -> bool:
     return num_samples is not None and num_samples <= _FEW_SAMPLES
 
 
-def reached(lr: Array, reading: Reading, share: float) -> float:
-    """Return the first rate at which `share` of the fall has happened; the lowest point's where there is none."""
-    depth = reading.start - reading.smooth[: reading.lowest + 1]
-    index = int(np.argmax(depth >= share * depth[-1])) if depth[-1] > 0 else reading.lowest
-    return float(lr[index])
+def _decades_per_step(lr: Array) -> float:
+    return float(np.log10(lr[-1] / lr[0])) / max(1, len(lr) - 1)
 
 
-def first_valley(reading: Reading) -> Reading:
-    """Return the reading with the lowest point of its first valley.
-
-    A valley ends where half of its fall is lost again; what the curve does beyond, with a model that the rate has
-    destroyed, is no better for being lower (a dead network that has learned the class shares, say).
-    """
-    depth = reading.start - reading.smooth
-    deepest = np.maximum.accumulate(depth)
-    is_over = (depth < 0.5 * deepest) & (deepest > 0.5 * depth.max())
-    end = int(np.argmax(is_over)) if is_over.any() else len(depth)
-    return replace(reading, lowest=int(np.argmax(depth[:end])))
-
-
-def floor(lr: Array, reading: Reading) -> tuple[float, float]:
-    """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point."""
-    valley = first_valley(reading)
-    return reached(lr, valley, _FLOOR_SHARE), minimum(lr, valley)
-
-
-def spike(loss: Array) -> int | None:
-    """Return the index of the first loss far above the start after a fall, if the losses come back; None: none does.
-
-    Where a loss has no bound (a squared error) a rate that is too high can destroy the model within a step, which then
-    learns the mean anew and stays there: what comes after is a valley of another model.
-
-    Example:
-        >>> spike(np.array([4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9]))
-        7
-    """
-    if len(loss) < 2 * _AROUND_SPIKE:
-        return None
-    start = float(np.median(loss[: max(3, len(loss) // 8)]))
-    deviation = 1.4826 * float(np.median(np.abs(np.diff(loss)))) / math.sqrt(2.0)
-    lowest = np.minimum.accumulate(loss)
-    for i in range(_AROUND_SPIKE, len(loss) - _AROUND_SPIKE):
-        fall = start - lowest[i - 1]
-        is_above = loss[i] > start + fall + _SPIKE_DEVIATIONS * deviation
-        if is_above and fall > 2.0 * deviation and loss[i + 1 :].min() < start:
-            return i
-    return None
-
-
-def is_past_valley(lr: Array, loss: Array) -> bool:
-    """Return whether a sweep under way has left a clear valley behind: half of its fall lost, for three points."""
-    if len(lr) < 2 * FEWEST_POINTS:
-        return False
-    reading = read(lr, loss)
-    return reading.falls and half_lost(lr, reading) <= lr[-4]
-
-
-def deviations(gaps: Sequence[float]) -> float | None:
-    """Return the sum of differences in standard deviations, if each were as likely negative as positive.
-
-    >>> deviations([1.0] * 9), deviations([1.0, -1.0] * 9), deviations([1.0])
-    (3.0, 0.0, None)
-    """
-    values = np.array(gaps)
-    square = float(np.square(values).sum())
-    return float(values.sum()) / math.sqrt(square) if len(values) >= FEWEST_POINTS and square > 0 else None
-
-
-def _steepest_index(reading: Reading) -> int:
-    return int(np.argmin(reading.slope[: reading.lowest + 1]))
-
-
-def _noise(loss: Array) -> float:
-    # Second differences forget any straight trend; for independent noise their variance is 6 times that of one loss.
-    if len(loss) < 3:
-        return 0.0
-    bends = np.abs(loss[2:] - 2.0 * loss[1:-1] + loss[:-2])
-    return float(1.4826 * np.median(bends) / np.sqrt(6.0))
-
-
-def _local_lines(position: Array, loss: Array) -> tuple[Array, Array, Array]:
-    # A weighted straight line through the neighbours of each point (Cleveland 1979, without the robustness steps):
-    # its height, its slope, and how many points it stands on.
-    spacing = float(np.median(np.diff(position)))
-    bandwidth = max(_BANDWIDTH_DECADES, 1.5 * spacing)
-    offset = position - position[:, None]  # [N, N]
-    kernel = np.where(np.abs(offset) < 3.0 * bandwidth, np.exp(-0.5 * (offset / bandwidth) ** 2), 0.0)
-    kernel /= kernel.sum(1, keepdims=True)
-    mean_offset, mean_loss = (kernel * offset).sum(1), kernel @ loss
-    centred = offset - mean_offset[:, None]
-    spread = (kernel * centred**2).sum(1)
-    slope = (kernel * centred * (loss - mean_loss[:, None])).sum(1) / np.where(spread > 0, spread, 1.0)
-    return mean_loss - slope * mean_offset, slope, 1.0 / (kernel**2).sum(1)
+def _below_rise(curve: Curve, lag_in_steps: float) -> float:
+    below = _BELOW_RISE_DECADES + _decades_per_step(curve.lr) * lag_in_steps
+    return rise(curve.lr, read(curve.lr, curve.loss)) / math.pow(10.0, below)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cyclewise.progress import Bar
-from cyclewise.range_test import suggest
+from cyclewise.range_test import readings
 from cyclewise.range_test.beginnings import Beginning, LeftBehind, Raised
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.divergence import Divergence
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
-from cyclewise.range_test.looks import Looks
+from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, Looks
 from cyclewise.range_test.overfitting import Course
 from cyclewise.range_test.result import Refusal, StopReason
 from cyclewise.range_test.trial import Trial
@@ -93,6 +93,17 @@ class Sweeps:
     def is_refused(self) -> bool:
         """Return whether the sweeps themselves say that there is no rate."""
         return self.refusal is not None
+
+    def hints(self) -> list[Curve]:
+        """Return the usable curves that hint at the rate by where they rise: the first, the second and the last.
+
+        None of a model that knew something at the start (one to be fine-tuned): its loss rises as soon as that is lost.
+        """
+        start = self.looks.start
+        if start is not None and start.link is not None and start.link >= CERTAIN_DEVIATIONS:
+            return []
+        curves = [curve.usable() for curve in (*self.curves[:-1][:2], self.curves[-1])]
+        return [curve for curve in curves if len(curve.lr) >= readings.FEWEST_POINTS]
 
 
 def shares(num_steps: int) -> tuple[int, int, int]:
@@ -201,7 +212,7 @@ def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tupl
     if len(seen.curves) == 1:
         return 10.0 ** (lost - 0.8 + _THIRD_LOW), 10.0 ** (lost - 0.8 + _THIRD_HIGH)
     second = seen.curves[1].usable()
-    spike = suggest.spike(second.loss)
+    spike = readings.spike(second.loss)
     floor_low, floor_high = _floor(Curve(second.lr[:spike], second.loss[:spike]), is_cut=spike is not None)
     low, high = floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH
     is_lost = seen.stop_reasons[0] is not StopReason.COMPLETED or 10.0**lost < first.lr[-1]
@@ -273,7 +284,7 @@ def _run(
         if i == 0 and trial.has_zero_gradient():
             seen.refusal = Refusal.ZERO_GRADIENT
             break
-        if watch.update(loss) or (ends_past_valley and suggest.is_past_valley(np.array(lrs), np.array(losses))):
+        if watch.update(loss) or (ends_past_valley and readings.is_past_valley(np.array(lrs), np.array(losses))):
             stop_reason = StopReason.DIVERGED
             break
     if course is not None:
@@ -300,4 +311,4 @@ def _floor(curve: Curve, *, is_cut: bool) -> tuple[float, float]:
         # A valley shallower than the noise between batches: all that is seen is where the loss is lost.
         below = float(curve.lr[-1]) * 10.0**_BELOW_END
         return below, below
-    return suggest.floor(curve.lr, reading)
+    return readings.floor(curve.lr, reading)

@@ -1,0 +1,228 @@
+"""Readings of a range-test curve: pure functions of the rates and the losses.
+
+Everything is measured in log rate (decades), whatever the sweep was, and against the curve's own noise, whatever the
+loss's unit: adding a constant to all losses, or multiplying them, changes no reading.
+
+The procedure is Smith's LR range test (arXiv:1506.01186, section 3.3): the rate to use lies left of the lowest point,
+where the loss still falls.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Fewer points than this make no curve.
+FEWEST_POINTS = 8
+# Width of the smoothing kernel in decades of rate: wide enough for some four points of a 100-step sweep over 8 decades.
+_BANDWIDTH_DECADES = 0.15
+# A smoothed fall has to be this many standard errors deep to be called a fall.
+_FALL_IN_STANDARD_ERRORS = 4.0
+# A loss has risen for good where it stays so many deviations of one loss above the start.
+_RISE_DEVIATIONS = 2.0
+# The floor of a valley begins where this share of the fall has happened.
+_FLOOR_SHARE = 0.9
+# A spike rises above the start by as much as the loss had fallen, and by so many deviations of one loss from the next.
+_SPIKE_DEVIATIONS = 3.0
+# So many losses before and after it, at least.
+_AROUND_SPIKE = 4
+# `slide` ends where the loss falls less than this share of its steepest fall per decade.
+_SLIDE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a curve says before a rate is chosen from it.
+
+    Attributes:
+        smooth: the smoothed losses, one per rate of the curve; read up to the last usable one.
+        slope: change of the smoothed loss per decade of rate.
+        noise: standard deviation of one loss about the smooth curve.
+        start: the level before the rate mattered.
+        lowest: index of the lowest smoothed loss.
+        falls: whether the loss falls by more than its noise explains.
+    """
+
+    smooth: Array
+    slope: Array
+    noise: float
+    start: float
+    lowest: int
+    falls: bool
+
+
+def read(lr: Array, loss: Array) -> Reading:
+    """Read a curve of finite losses.
+
+    Args:
+        lr: rates above 0, rising, shape [N], N >= 3.
+        loss: the finite loss at each, shape [N].
+
+    Example:
+        >>> lr = np.logspace(-4, 0, 41)
+        >>> reading = read(lr, (np.log10(lr) + 1.5) ** 2)
+        >>> reading.falls, float(lr[reading.lowest].round(3)), reading.slope[[0, -1]].round(1)
+        (True, 0.032, array([-4.7,  2.7]))
+    """
+    position = np.log10(lr)
+    noise = _noise(loss)
+    start = float(np.median(loss[: max(3, len(loss) // 8)]))
+    # A blow-up at the end says where the edge is, not how high it is: cut it, or smoothing would smear it to the left.
+    ceiling = start + max(start - float(np.min(loss)), 3.0 * noise)
+    smooth, slope, weight = _local_lines(position, np.minimum(loss, ceiling))
+    lowest = int(np.argmin(smooth))
+    standard_error = noise * float(np.sqrt(1.0 / weight[lowest] + 1.0 / max(3, len(loss) // 8)))
+    fall = start - float(smooth[lowest])
+    falls = fall > _FALL_IN_STANDARD_ERRORS * standard_error and fall > 1e-12 * abs(start)
+    return Reading(smooth=smooth, slope=slope, noise=noise, start=start, lowest=lowest, falls=bool(falls))
+
+
+def minimum(lr: Array, reading: Reading) -> float:
+    """Return the rate of the lowest smoothed loss: the edge, too high to train at."""
+    return float(lr[reading.lowest])
+
+
+def steepest(lr: Array, reading: Reading) -> float:
+    """Return the rate at which the smoothed loss falls fastest per decade, left of its lowest point."""
+    return float(lr[_steepest_index(reading)])
+
+
+def slide(lr: Array, reading: Reading) -> float:
+    """Return the last rate, going up from the steepest, before the fall per decade drops under a quarter of it."""
+    first = _steepest_index(reading)
+    threshold = _SLIDE_SHARE * reading.slope[first]
+    last = first
+    while last < reading.lowest and reading.slope[last + 1] <= threshold:
+        last += 1
+    return float(lr[last])
+
+
+def valley(lr: Array, reading: Reading) -> float:
+    """Return the geometric middle of the fall: between the rates where a tenth and nine tenths of it have happened."""
+    depth = reading.start - reading.smooth[: reading.lowest + 1]
+    total = depth[-1]
+    # The last crossings, so that noise on the flat start is not taken for the beginning of the fall.
+    low, high = (int(np.flatnonzero(depth < share * total)[-1:].sum()) + 1 for share in (0.1, 0.9))
+    return float(np.sqrt(lr[min(low, reading.lowest)] * lr[min(high, reading.lowest)]))
+
+
+READINGS = {"minimum": minimum, "slide": slide, "steepest": steepest, "valley": valley}
+
+
+def half_lost(lr: Array, reading: Reading) -> float:
+    """Return the first rate above the lowest point where half of the fall is lost again; the last rate if none is."""
+    half = 0.5 * (reading.start + reading.smooth[reading.lowest])
+    lost = np.flatnonzero(reading.smooth[reading.lowest :] > half)
+    return float(lr[reading.lowest + lost[0]] if len(lost) else lr[-1])
+
+
+def rise(lr: Array, reading: Reading) -> float:
+    """Return the rate from which the smoothed loss stays well above the start; the last rate if it does not.
+
+    Example:
+        >>> lr = np.logspace(-4, 0, 41)
+        >>> rise(lr, read(lr, np.where(lr < 0.03, 2.0, 3.0))) > 0.03, rise(lr, read(lr, np.full(41, 2.0)))
+        (True, 1.0)
+    """
+    below = np.flatnonzero(reading.smooth <= reading.start + _RISE_DEVIATIONS * reading.noise)
+    first = int(below[-1]) + 1 if len(below) else 0
+    return float(lr[min(first, len(lr) - 1)])
+
+
+def reached(lr: Array, reading: Reading, share: float) -> float:
+    """Return the first rate at which `share` of the fall has happened; the lowest point's where there is none."""
+    depth = reading.start - reading.smooth[: reading.lowest + 1]
+    index = int(np.argmax(depth >= share * depth[-1])) if depth[-1] > 0 else reading.lowest
+    return float(lr[index])
+
+
+def first_valley(reading: Reading) -> Reading:
+    """Return the reading with the lowest point of its first valley.
+
+    A valley ends where half of its fall is lost again; what the curve does beyond, with a model that the rate has
+    destroyed, is no better for being lower (a dead network that has learned the class shares, say).
+    """
+    depth = reading.start - reading.smooth
+    deepest = np.maximum.accumulate(depth)
+    is_over = (depth < 0.5 * deepest) & (deepest > 0.5 * depth.max())
+    end = int(np.argmax(is_over)) if is_over.any() else len(depth)
+    return replace(reading, lowest=int(np.argmax(depth[:end])))
+
+
+def floor(lr: Array, reading: Reading) -> tuple[float, float]:
+    """Return the floor of the first valley: where nine tenths of its fall are reached, and its lowest point."""
+    valley = first_valley(reading)
+    return reached(lr, valley, _FLOOR_SHARE), minimum(lr, valley)
+
+
+def spike(loss: Array) -> int | None:
+    """Return the index of the first loss far above the start after a fall, if the losses come back; None: none does.
+
+    Where a loss has no bound (a squared error) a rate that is too high can destroy the model within a step, which then
+    learns the mean anew and stays there: what comes after is a valley of another model.
+
+    Example:
+        >>> spike(np.array([4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9]))
+        7
+    """
+    if len(loss) < 2 * _AROUND_SPIKE:
+        return None
+    start = float(np.median(loss[: max(3, len(loss) // 8)]))
+    deviation = 1.4826 * float(np.median(np.abs(np.diff(loss)))) / math.sqrt(2.0)
+    lowest = np.minimum.accumulate(loss)
+    for i in range(_AROUND_SPIKE, len(loss) - _AROUND_SPIKE):
+        fall = start - lowest[i - 1]
+        is_above = loss[i] > start + fall + _SPIKE_DEVIATIONS * deviation
+        if is_above and fall > 2.0 * deviation and loss[i + 1 :].min() < start:
+            return i
+    return None
+
+
+def is_past_valley(lr: Array, loss: Array) -> bool:
+    """Return whether a sweep under way has left a clear valley behind: half of its fall lost, for three points."""
+    if len(lr) < 2 * FEWEST_POINTS:
+        return False
+    reading = read(lr, loss)
+    return reading.falls and half_lost(lr, reading) <= lr[-4]
+
+
+def deviations(gaps: Sequence[float]) -> float | None:
+    """Return the sum of differences in standard deviations, if each were as likely negative as positive.
+
+    >>> deviations([1.0] * 9), deviations([1.0, -1.0] * 9), deviations([1.0])
+    (3.0, 0.0, None)
+    """
+    values = np.array(gaps)
+    square = float(np.square(values).sum())
+    return float(values.sum()) / math.sqrt(square) if len(values) >= FEWEST_POINTS and square > 0 else None
+
+
+def _steepest_index(reading: Reading) -> int:
+    return int(np.argmin(reading.slope[: reading.lowest + 1]))
+
+
+def _noise(loss: Array) -> float:
+    # Second differences forget any straight trend; for independent noise their variance is 6 times that of one loss.
+    if len(loss) < 3:
+        return 0.0
+    bends = np.abs(loss[2:] - 2.0 * loss[1:-1] + loss[:-2])
+    return float(1.4826 * np.median(bends) / np.sqrt(6.0))
+
+
+def _local_lines(position: Array, loss: Array) -> tuple[Array, Array, Array]:
+    # A weighted straight line through the neighbours of each point (Cleveland 1979, without the robustness steps):
+    # its height, its slope, and how many points it stands on.
+    spacing = float(np.median(np.diff(position)))
+    bandwidth = max(_BANDWIDTH_DECADES, 1.5 * spacing)
+    offset = position - position[:, None]  # [N, N]
+    kernel = np.where(np.abs(offset) < 3.0 * bandwidth, np.exp(-0.5 * (offset / bandwidth) ** 2), 0.0)
+    kernel /= kernel.sum(1, keepdims=True)
+    mean_offset, mean_loss = (kernel * offset).sum(1), kernel @ loss
+    centred = offset - mean_offset[:, None]
+    spread = (kernel * centred**2).sum(1)
+    slope = (kernel * centred * (loss - mean_loss[:, None])).sum(1) / np.where(spread > 0, spread, 1.0)
+    return mean_loss - slope * mean_offset, slope, 1.0 / (kernel**2).sum(1)
