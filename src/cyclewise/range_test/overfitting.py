@@ -20,9 +20,10 @@ _NUM_LOOKS = 8
 _FALL_IN_STANDARD_ERRORS = 1.5
 # The middle of the valley: the mean of the logarithms of the way, weighted with this power of the fall.
 _POWER = 4
-# The training loss has left the held-out loss behind where the gap between them has grown by this share of what the
-# held-out loss fell. Fitted on the development tasks of benchmarks/lr_regret.
-_GAP = 0.3
+# The training loss has left the held-out loss behind where, at two looks, the gap between them has grown by this share
+# of what the held-out loss fell, and it has not risen by this share of what it fell itself. Fitted on the development
+# tasks of benchmarks/lr_regret.
+_GAP, _LEVEL, _FEWEST_LOOKS = 0.2, 0.1, 2
 # The training loss at a look is the median over the sweep's steps around it: this share of them to each side.
 _AROUND = 1.0 / 16.0
 # How much farther gradient descent may come. Fitted on the same tasks.
@@ -87,11 +88,12 @@ class Course:
             return math.inf
         fall = (means[0] - means) / (means[0] - means[lowest])
         training = self._training_losses()
-        with np.errstate(invalid="ignore"):  # neither is finite: no gap
+        with np.errstate(invalid="ignore"):  # what is not finite is neither
             gap = (means - training) - (means[0] - training[0])
-        is_behind = gap[lowest:] > _GAP * (means[0] - means[lowest])
-        # Where the training loss rises too, it is the rate that has become too high.
-        if not np.any(is_behind & (training <= training[lowest])[lowest:]):
+            is_behind = gap > _GAP * (means[0] - means[lowest])
+            # Where the training loss rises too, it is the rate that has become too high.
+            is_level = training - training[lowest] <= _LEVEL * (training[0] - training[lowest])
+        if np.sum((is_behind & is_level)[lowest:]) < _FEWEST_LOOKS:
             return math.inf
         middle = math.exp(np.average(np.log(self.way), weights=np.clip(fall, 0.0, 1.0) ** _POWER))
         return self._farther * middle / (_MEAN_RATE * (total_steps or USUAL_STEPS))
