@@ -39,11 +39,27 @@ def _in_a_command():
         ("lower=True says otherwise, lower=False too", "--lower says otherwise, --higher too"),
         ("leave out store, or max_lr", "leave out store, or --max-lr"),
         ("call max_lr() or wd=1e-4", "call max_lr() or wd=1e-4"),
+        ("pass a rate, or None", "pass a rate, or leave it out"),
     ],
 )
 def test_arguments_become_options(said, typed):
     assert advice(said) == typed
-    assert of_error(f"max_lr must be a rate, got None; {said}") == f"max_lr must be a rate, got None; {typed}"
+    assert of_error(f"max_lr must be a rate, got None; {said}") == f"--max-lr must be a rate, got None; {typed}"
+
+
+@pytest.mark.usefixtures("_in_a_command")
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("max_lr must be above steps=3, got max_lr=1", "--max-lr must be above --steps 3, got max_lr=1"),
+        ("rates must be numbers, got 'max_lr'", "--rates must be numbers, got 'max_lr'"),
+        ("tune must be a list of num_steps, got 3", "--rates must be a list of --steps, got 3"),
+        ("other must be rates, got 3", "other must be rates, got 3"),
+        ("no max_lr was found", "no max_lr was found"),
+    ],
+)
+def test_what_an_error_asks_for_is_an_option_and_what_it_got_stays_as_it_was_typed(said, typed):
+    assert of_error(said) == typed
 
 
 def test_outside_of_a_command_nothing_is_an_option():
@@ -81,7 +97,7 @@ def test_a_warning_is_a_sentence(tmp_path, monkeypatch):
         result = run("compare", "mine.py:make_learner", *arguments)
     assert result.exit_code == 0
     assert result.stderr == (
-        "warning: metric must have a known direction, got 'gap', whose name tells none, so higher is taken to be "
+        "warning: --metric must have a known direction, got 'gap', whose name tells none, so higher is taken to be "
         "better; pass --lower-is-better or --higher-is-better\n"
     )
     assert "--lower-is-better says otherwise." in result.stdout

@@ -174,6 +174,15 @@ def test_bad_options_are_usage_errors():
         assert "Traceback" not in result.stderr
 
 
+def test_a_refused_option_is_called_what_was_typed_and_can_be_left_out():
+    result = run("find", EXAMPLE, "--total-steps", "0")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: --total-steps must be a whole number of at least 1, got 0; "
+        "pass epochs * len(train_loader), or leave it out\n"
+    )
+
+
 def test_help_version_and_module():
     assert "find" in run("--help").stdout
     assert run("--version").stdout.startswith("cyclewise 0.")

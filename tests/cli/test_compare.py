@@ -51,12 +51,12 @@ def test_the_direction_of_the_metric_can_be_told(option, is_lower):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--policies", "x"], f"policies must be names among {', '.join(NAMED)}, got 'x'; separate them by commas"),
-        (["--rates", "a,b"], "rates must be numbers by commas, got 'a,b'; for example 0.03,0.1,0.3"),
-        (["--epochs", "0"], "epochs must be a finite number above 0, got 0.0; it counts epochs, for example 5"),
+        (["--policies", "x"], f"--policies must be names among {', '.join(NAMED)}, got 'x'; separate them by commas"),
+        (["--rates", "a,b"], "--rates must be numbers by commas, got 'a,b'; for example 0.03,0.1,0.3"),
+        (["--epochs", "0"], "--epochs must be a finite number above 0, got 0.0; it counts epochs, for example 5"),
         (
             ["--metric", "f1"],
-            "metric must be a name in evaluate(), got 'f1'; the Learner has 'loss', 'accuracy', "
+            "--metric must be a name in evaluate(), got 'f1'; the Learner has 'loss', 'accuracy', "
             "more come with Learner(metrics=...)",
         ),
     ],

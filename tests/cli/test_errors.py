@@ -86,10 +86,15 @@ def test_an_error_is_a_json_document_too(command):
             ["find", "nowhere.py:x", "--html", "not/there.html"],
             2,
             "ArgumentError",
-            "html must be a file in a folder that ",
+            "--html must be a file in a folder that ",
         ),
         (["experiment", "4"], 2, "ArgumentError", "the experiment must be 1, 2, 3 or all, got '4'; "),
-        (["policy", "one-cycle", "--max-lr", "-1", "--total-steps", "9"], 2, "PolicyError", "max_lr must be a finite "),
+        (
+            ["policy", "one-cycle", "--max-lr", "-1", "--total-steps", "9"],
+            2,
+            "PolicyError",
+            "--max-lr must be a finite ",
+        ),
     ],
 )
 def test_every_command_has_a_document_for_its_errors(arguments, status, kind, message):

@@ -11,11 +11,11 @@ EXAMPLE = f"{Path(__file__).parents[2] / 'examples' / 'mlp.py'}:make_learner"
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        *(("epochs", value, f"epochs must be a finite number above 0, got {float(value)!r}; it counts epochs, "
+        *(("epochs", value, f"--epochs must be a finite number above 0, got {float(value)!r}; it counts epochs, "
            "for example 5") for value in ("0", "-1", "nan", "inf")),
-        ("pct-start", "30", "pct_start must be a fraction in [0, 1], got 30.0; for 30 % pass 0.3"),
-        ("max-lr", "-1", "max_lr must be a finite number above 0, got -1.0; cyclewise.lr_find gives one"),
-        ("wd", "-1", "wd must be a finite number of at least 0, got -1.0; 1e-4 is usual; left out, it is the "
+        ("pct-start", "30", "--pct-start must be a fraction in [0, 1], got 30.0; for 30 % pass 0.3"),
+        ("max-lr", "-1", "--max-lr must be a finite number above 0, got -1.0; cyclewise.lr_find gives one"),
+        ("wd", "-1", "--wd must be a finite number of at least 0, got -1.0; 1e-4 is usual; left out, it is the "
          "optimizer's own"),
     ],
 )  # fmt: skip

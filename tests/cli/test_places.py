@@ -48,7 +48,7 @@ def test_what_cannot_be_written_to_is_refused_before_the_work(arguments):
     result = run(*arguments)
     # An experiment writes a report even when none is asked for, and that is tried first.
     option, path = ("--out", "report.html") if "--store" in arguments and "9" in arguments else arguments[-2:]
-    message = f"{option[2:]} must be a place that can be written to, got '{path}' (Read-only file system)"
+    message = f"{option} must be a place that can be written to, got '{path}' (Read-only file system)"
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"error: {message}; pass another path\n"
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_written_to_is_refused_before_the_work(arguments):
 def test_a_file_in_a_folder_that_is_not_there_is_refused_before_the_work(arguments):
     path = f"no/{arguments[-1]}"
     result = run(*arguments[:-1], path)
-    message = f"{arguments[-2][2:]} must be a file in a folder that is there, got '{path}'; make the folder 'no' first"
+    message = f"{arguments[-2]} must be a file in a folder that is there, got '{path}'; make the folder 'no' first"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
 
 

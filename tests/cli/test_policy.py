@@ -46,7 +46,7 @@ def test_json():
 def test_impossible_values_are_usage_errors():
     result = run("one-cycle", "--max-lr", "-1", "--total-steps", "10")
     assert result.exit_code == 2
-    assert result.stderr == "error: max_lr must be a finite number above 0, got -1.0; cyclewise.lr_find gives one\n"
+    assert result.stderr == "error: --max-lr must be a finite number above 0, got -1.0; cyclewise.lr_find gives one\n"
     assert run("one-cycle", "--total-steps", "10").exit_code == 2
 
 
@@ -95,7 +95,7 @@ def test_a_picture_in_a_folder_that_is_not_there_is_a_usage_error():
     )
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: save must be a file in a folder that is there, got 'no/where.png'; make the folder 'no' first\n"
+        "error: --save must be a file in a folder that is there, got 'no/where.png'; make the folder 'no' first\n"
     )
 
 
@@ -105,14 +105,14 @@ def test_a_picture_of_another_kind_is_a_usage_error_before_anything_is_drawn(nam
     result = run("constant", "--lr", "0.1", "--total-steps", "3", "--save", name)
     assert list(tmp_path.iterdir()) == []
     example = {"noext": "noext.png", "picture.xyz": "picture.png", ".png": ".png.png", "run.v1": "run.png"}[name]
-    message = f"save must end in .png, .svg or .pdf, got {name!r}; for example {example!r}"
+    message = f"--save must end in .png, .svg or .pdf, got {name!r}; for example {example!r}"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
 
 
 def test_a_picture_is_no_folder(tmp_path):
     (tmp_path / "sub").mkdir()
     result = run("constant", "--lr", "0.1", "--total-steps", "3", "--save", str(tmp_path / "sub"))
-    message = f"save must be a file, got the folder '{tmp_path}/sub'; add a name: '{tmp_path}/sub/save.png'"
+    message = f"--save must be a file, got the folder '{tmp_path}/sub'; add a name: '{tmp_path}/sub/save.png'"
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["sub"]
 

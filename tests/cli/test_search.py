@@ -58,6 +58,13 @@ def test_an_unknown_algorithm_is_a_usage_error():
     assert "did you mean" in result.stderr
 
 
+def test_a_rate_that_is_none_is_refused_before_the_file_is_run():
+    result = CliRunner().invoke(app, ["search", "nowhere.py:x", "--max-lr", "0"])
+    assert (result.exit_code, result.stderr) == (
+        2, "error: --max-lr must be a finite number above 0, got 0.0; leave it out to have it found\n"
+    )  # fmt: skip
+
+
 def test_the_found_start_is_searched_with_the_learners_optimizer():
     from cyclewise.training.starting import SameOptimizer
 

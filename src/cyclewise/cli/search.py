@@ -38,11 +38,14 @@ def search(
     """Search a better starting point by short training runs, and say what it is better than."""
     with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         import cyclewise as cw
+        from cyclewise._validation import positive
         from cyclewise.cli.target import load, made
         from cyclewise.errors import CheckpointError
 
         places.check_file("checkpoint", checkpoint, makes_folder=True)
         places.check_file("save", save)
+        if max_lr is not None:
+            positive("max_lr", max_lr, way_out="leave it out to have it found")
         with output.quiet_stdout():
             function = load(target)
             learner = made(target, function, seed)
