@@ -114,13 +114,12 @@ def _best_draw(runner: Runner, rivals: dict[str, Spread | None]) -> Job | None:
     losses = dict(zip(jobs, runner.values(jobs), strict=True))
     order = sorted((job for job in jobs if losses[job] is not None), key=lambda job: losses[job] or 0.0)
     leaders = order[:_LEADING_DRAWS]
-    is_noisy = len(runner.repeated.get(UNTOUCHED, ())) > 1 and len(set(runner.repeated[UNTOUCHED])) > 1
     spreads: dict[Job, Spread] = {}
     for job in leaders:
         values: list[float | None] = [losses[job]]
-        if is_noisy:
+        if runner.is_noisy:
             values += runner.values([job._replace(repetition=r) for r in range(1, _REPETITIONS)])
-        spread = _spread(values[1:] if is_noisy else values)
+        spread = _spread(values[1:] if runner.is_noisy else values)
         if spread is not None:
             spreads[job] = spread
     if not spreads:

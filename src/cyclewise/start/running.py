@@ -10,7 +10,7 @@ from cyclewise.progress import Bar
 from cyclewise.start.algorithms import is_sequential
 from cyclewise.start.evaluation import Evaluate, Job
 from cyclewise.start.journal import Event
-from cyclewise.start.search import UNTOUCHED, Candidate, Search, checked_loss
+from cyclewise.start.search import UNTOUCHED, Candidate, Evaluation, Search, checked_loss
 
 # Candidates per generation where the result must not depend on the number of workers.
 _GENERATION = 8
@@ -60,6 +60,7 @@ class Runner:
         write: called with what is worth keeping.
         known: values that an earlier process had, by job.
         repeated: values of candidates by index, repetition 0 first.
+        seen_again: the repetitions that were made, each as index and number, those that were lost among them.
         num_evaluations: calls of the objective that counted towards the budget.
         died: workers that died.
     """
@@ -73,6 +74,7 @@ class Runner:
     write: Callable[[Event], None]
     known: dict[str, tuple[float | None, str]] = field(default_factory=dict)
     repeated: dict[int, list[float]] = field(default_factory=dict)
+    seen_again: set[tuple[int, int]] = field(default_factory=set)
     num_evaluations: int = 0
     died: int = 0
     last_error: Exception | None = None
@@ -80,8 +82,8 @@ class Runner:
     def explore(self, plan: Plan) -> None:
         """Ask for candidates and tell their losses until that part of the budget is spent.
 
-        Whether the objective is noisy shows when the untouched start is seen a second time. If it isn't, what was set
-        aside for repetitions goes to more candidates.
+        Whether the objective is noisy shows when the untouched start is seen a second time; if that is lost both times,
+        when the best of the others is. If it isn't, what was set aside for repetitions goes to more candidates.
         """
         left = self.search.outstanding
         self.num_evaluations = len(self.search.evaluations) - len(left)
@@ -89,24 +91,30 @@ class Runner:
             self._evaluate_all(left or self.search.ask())
             left = []
         if plan.repeats:
-            first = self.search.evaluations[UNTOUCHED].loss
-            (again,) = self._again([(UNTOUCHED, 1)])
-            plan.repeats -= 1
-            is_noisy = first is not None and again is not None and first != again
-            used = min(plan.repeats, 1 + (_REPETITIONS - 1) * _num_leaders(plan)) if is_noisy else 0
+            is_noisy = self._differs(UNTOUCHED, plan)
+            own = 0 if self._is_lost(UNTOUCHED) else 1  # it has one repetition behind it and gets another
+            if not is_noisy and self._is_lost(UNTOUCHED):
+                self._explore(left, plan.explores)
+                left = []
+                # Of those that were asked for by now, whatever else an earlier process had.
+                told = self._told(plan.explores)
+                is_noisy = bool(told) and self._differs(told[0].index, plan)
+                own = -1  # of a leader's repetitions one was made
+            used = min(plan.repeats, own + (_REPETITIONS - 1) * _num_leaders(plan)) if is_noisy else 0
             plan.explores, plan.repeats = plan.explores + plan.repeats - used, used
-        if self.batched or self.deterministic:
-            self._by_generation(left, plan.explores)
-        else:
-            self._as_workers_are_free(left, plan.explores)
+        self._explore(left, plan.explores)
 
     def see_leaders_again(self, plan: Plan) -> None:
         """Spend the rest of the budget on repetitions of the untouched start and of the candidates that lead."""
-        told = [e for e in self.search.evaluations if e.loss is not None and e.index != UNTOUCHED]
-        order = sorted(told, key=lambda e: e.loss if e.loss is not None else 0.0)
-        wanted = [(UNTOUCHED, r) for r in range(2, _REPETITIONS)]
-        wanted += [(leader.index, r) for r in range(1, _REPETITIONS) for leader in order[: _num_leaders(plan)]]
-        self._again(wanted[: plan.repeats])
+        leaders = [leader.index for leader in self._told() if leader.index != UNTOUCHED]
+        starts = leaders if self._is_lost(UNTOUCHED) else [UNTOUCHED, *leaders]
+        wanted = [(index, r) for index in starts for r in range(1, _REPETITIONS)]
+        self._again([pair for pair in wanted if pair not in self.seen_again][: plan.repeats])
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether any candidate had another value when it was seen again."""
+        return any(len(set(values)) > 1 for values in self.repeated.values())
 
     def values(self, jobs: Sequence[Job]) -> list[float | None]:
         """Return what the jobs evaluate to, in their order; None where one was lost. They do not count as budget."""
@@ -123,11 +131,31 @@ class Runner:
         evaluations = self.search.evaluations
         values = self.values([Job(point=evaluations[index].point, repetition=r) for index, r in wanted])
         self.num_evaluations += len(wanted)
+        self.seen_again.update(wanted)
         for (index, _), value in zip(wanted, values, strict=True):
             first = evaluations[index].loss
             if value is not None and first is not None:
                 self.repeated.setdefault(index, [first]).append(value)
         return values
+
+    def _differs(self, index: int, plan: Plan) -> bool:
+        (again,) = self._again([(index, 1)])
+        plan.repeats -= 1
+        return again != self.search.evaluations[index].loss
+
+    def _is_lost(self, index: int) -> bool:
+        return self.search.evaluations[index].loss is None
+
+    def _told(self, number: int | None = None) -> list[Evaluation]:
+        """Return what has a loss among the first `number` candidates, the best first."""
+        told = [e for e in self.search.evaluations[:number] if e.loss is not None]
+        return sorted(told, key=lambda e: e.loss if e.loss is not None else 0.0)
+
+    def _explore(self, left: Sequence[Candidate], total: int) -> None:
+        if self.batched or self.deterministic:
+            self._by_generation(left, total)
+        else:
+            self._as_workers_are_free(left, total)
 
     def _as_workers_are_free(self, left: Sequence[Candidate], total: int) -> None:
         search = self.search
