@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 import cyclewise as cw
 from cyclewise.cli import app
 from cyclewise.cli.outcome import exit_status
+from cyclewise.experiments import digits_learner
+from cyclewise.experiments.digits import NUM_EPOCHS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = f"{ROOT / 'examples' / 'mlp.py'}:make_learner"
@@ -197,6 +199,15 @@ def test_help_does_not_import_torch():
     code = "import sys, cyclewise.cli; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert result.stdout == "False\n"
+
+
+def test_the_range_test_of_the_demo_is_told_the_length_of_its_runs(monkeypatch):
+    def check_numbers(num_steps, total_steps, *others):
+        raise RuntimeError(f"told {total_steps}")  # what comes then is slow
+
+    monkeypatch.setattr("cyclewise.range_test.find.check_numbers", check_numbers)
+    learn = digits_learner(0)
+    assert f"told {NUM_EPOCHS * learn.data.steps_per_epoch} (" in run("demo").stderr
 
 
 @pytest.mark.slow

@@ -38,3 +38,40 @@ def best_loss(train_loader, valid_loader):
 def test_a_loader_that_fills_one_buffer_again_and_again_gives_all_its_batches(has_valid):
     loaders = (OneBuffer(), OneBuffer() if has_valid else None), (BATCHES, BATCHES if has_valid else None)
     assert best_loss(*loaders[0]) == best_loss(*loaders[1])
+
+
+class Told(Exception):
+    pass
+
+
+@pytest.fixture
+def told(monkeypatch):
+    lengths = []
+
+    def check_numbers(num_steps, total_steps, *others):
+        lengths.append(total_steps)
+        raise Told  # what comes then is the range test's own affair
+
+    monkeypatch.setattr("cyclewise.range_test.find.check_numbers", check_numbers)
+    return lengths
+
+
+def learner():
+    torch.manual_seed(0)
+    return cw.Learner(nn.Linear(4, 1), cw.Data(BATCHES, BATCHES), loss_fn=F.mse_loss)
+
+
+def test_a_range_test_is_told_how_long_the_short_runs_are(told):
+    with pytest.raises(Told):
+        learner().search_start(budget=6, num_steps=8)
+    with pytest.raises(Told):
+        cw.short_run(F.mse_loss, BATCHES, BATCHES, max_lr="each", num_steps=9)(nn.Linear(4, 1))
+    assert told == [8, 9]
+
+
+def test_a_rate_for_short_runs_is_not_kept_for_long_ones():
+    learn = learner()
+    found = learn.search_start(budget=6, num_steps=8)
+    assert found.num_evaluations == 6
+    assert learn.range_test is None
+    assert learn.calls.state_dict() == learner().calls.state_dict()

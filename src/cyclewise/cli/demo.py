@@ -17,12 +17,12 @@ def demo(
     """Find a rate on scikit-learn's digits, train with one-cycle, hold it against the best constant rate."""
     with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         from cyclewise.experiments import digits_contest, digits_learner
-        from cyclewise.experiments.digits import CONSTANT_RATES
+        from cyclewise.experiments.digits import CONSTANT_RATES, NUM_EPOCHS
         from cyclewise.progress import progress_bar
 
         learner = digits_learner(0)
         learner.progress = "auto"
-        found = learner.lr_find()
+        found = learner.lr_find(total_steps=learner.steps_in("epochs", NUM_EPOCHS))
         output.say(f"range test: {found}")
         num_runs = seeds * (1 + len(CONSTANT_RATES))
         output.say(

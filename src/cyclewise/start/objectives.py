@@ -119,7 +119,7 @@ class TrainingRun:
         policy: Policy | list[Policy] | None = self.policy
         if policy is None:
             test = lr_find(candidate, optimizer, self.loss_fn, self.train_batches, num_steps=_SWEEP_STEPS,
-                           progress=False)  # fmt: skip
+                           total_steps=self.num_steps, progress=False)  # fmt: skip
             if test.max_lr is None:
                 return math.nan
             policy = test.policies(self.num_steps)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from cyclewise._validation import whole
 from cyclewise.copies import copied
 from cyclewise.errors import SuggestionError
+from cyclewise.range_test import lr_find_by_step
 from cyclewise.start import LayerGains, Space, StartSearch, search_start, short_run
 from cyclewise.state import preserve
 from cyclewise.training.parts import Parts
@@ -39,7 +40,8 @@ class StartMethods(Parts):
             space: what may vary; None: one factor for each weight matrix, :class:`~cyclewise.LayerGains`.
             budget: short runs to make.
             num_steps: steps of each.
-            max_lr: their peak; None takes the last ``lr_find``, or makes one.
+            max_lr: their peak; None takes the last ``lr_find``, or makes one for runs of this length,
+                which is not kept.
             options: keyword arguments of :func:`cyclewise.search_start`, such as ``algorithm="CMA"``.
 
         Returns:
@@ -60,7 +62,7 @@ class StartMethods(Parts):
         (True, 10)
         """
         steps = whole("num_steps", num_steps, minimum=1, way_out="pass the steps of a short run, for example 50")
-        rate = self._peak() if max_lr is None else max_lr
+        rate = self._peak(steps) if max_lr is None else max_lr
         train, valid = self._batches_for_search(steps)
         optimizer = SameOptimizer.of(self.optimizer, self.model)
 
@@ -74,11 +76,11 @@ class StartMethods(Parts):
             LayerGains(self.model) if space is None else space, objective(valid[::2]), budget=budget, **options
         )
 
-    def _peak(self) -> float:
+    def _peak(self, num_steps: int) -> float:
         test = self.range_test
         if test is None or test.max_lr is None:
-            test = self.lr_find()  # type: ignore[attr-defined]
-        assert test is not None
+            progress = self.progress if self.runtime.is_main else False
+            test = lr_find_by_step(self._step(), self.own_data.train_loader, total_steps=num_steps, progress=progress)
         if test.max_lr is None:
             reason = "" if test.refusal is None else f": {test.refusal.value}"
             raise SuggestionError(
