@@ -184,8 +184,10 @@ def _blocks(weight: Tensor, module: nn.Module) -> Sequence[Tensor]:
     """Return the matrices that a weight is made of, outputs along the first dimension and inputs along the second."""
     if isinstance(module, _TRANSPOSED):
         return [group.transpose(0, 1) for group in weight.chunk(module.groups)]
-    # Recurrent layers keep the matrices of their gates in one tensor, one above the other.
-    return weight.chunk(_num_gates(module)) if weight.shape[0] % _num_gates(module) == 0 else [weight]
+    # Recurrent layers keep the matrices of their gates in one tensor, one above the other. The matrix that projects the
+    # state (`proj_size`) is one, and has fewer rows.
+    gates = _num_gates(module)
+    return weight.chunk(gates) if len(weight) == gates * getattr(module, "hidden_size", 0) else [weight]
 
 
 def _num_gates(module: nn.Module) -> int:
