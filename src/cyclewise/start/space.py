@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cyclewise._validation import instance
-from cyclewise.errors import ArgumentError, ArgumentTypeError
+from cyclewise.errors import ArgumentError
 from cyclewise.fingerprint import fingerprint
 from cyclewise.start.variables import Point, Value, Variable, check_point, untouched
 
@@ -45,7 +46,7 @@ class Space(ABC):
 
         Override it where the same point of another space of the same words would be another start.
         """
-        return fingerprint({name: t for name, t in self.model.state_dict().items() if isinstance(t, Tensor)})
+        return fingerprint(_parameters_and_buffers(self.model))
 
     def untouched(self) -> dict[str, Value]:
         """Return the point that leaves the model as it is."""
@@ -169,7 +170,7 @@ def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def values_of(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of parameters and buffers, by name."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: tensor.detach().clone() for name, tensor in _parameters_and_buffers(model).items()}
 
 
 def set_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
@@ -180,7 +181,7 @@ def set_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         ArgumentError: its tensors have other names or shapes; nothing is written then.
     """
     instance("model", model, nn.Module, _MODEL, way_out="pass the model that is to start there")
-    own = model.state_dict(keep_vars=True)
+    own = _parameters_and_buffers(model)
     ours = {name: tuple(tensor.shape) for name, tensor in values.items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if ours != theirs:
@@ -191,6 +192,11 @@ def set_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         )
     with torch.no_grad():
         for name, tensor in own.items():
-            if not isinstance(tensor, Tensor):
-                raise ArgumentTypeError(f"model must hold tensors in its state, got {name}; pass a plain module")
             tensor.copy_(values[name])
+
+
+def _parameters_and_buffers(model: nn.Module) -> dict[str, Tensor]:
+    # What else a module adds to its state, by get_extra_state() or a hook, need be no tensor, and is not the start's.
+    state = model.state_dict(keep_vars=True)
+    own = {id(tensor) for tensor in chain(model.parameters(), model.buffers())}
+    return {name: tensor for name, tensor in state.items() if id(tensor) in own}
