@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from cyclewise.start.space import Space
 from cyclewise.start.variables import Point
-from cyclewise.state import Snapshot, seed_everything
+from cyclewise.state import Snapshot, preserve, seed_everything
 
 Objective = Callable[[nn.Module], float]
 _PRIME = 1_000_003
@@ -60,17 +60,19 @@ class Evaluate:
         """Evaluate one job."""
         function = self.validate if job.validates else self.objective
         assert function is not None
-        model = self._model(job)
-        seed = self.random_seed(job)
-        self._seed_all(seed)
-        return function(model)
+        # All candidates are made from the space's model: whatever writes into it, the next begins where this one did.
+        with preserve(self.space.model):
+            model = self._model(job)
+            self._seed_all(self.random_seed(job))
+            return function(model)
 
     def batch(self, points: Sequence[Point]) -> list[float]:
         """Evaluate the points in one pass, for an objective with ``losses``."""
-        parameters = self.space.stack(points)
-        self._seed_all(self.random_seed(Job()))
-        losses = self.objective.losses(self.space.model, parameters)  # type: ignore[attr-defined]
-        return [float(loss) for loss in losses]
+        with preserve(self.space.model):
+            parameters = self.space.stack(points)
+            self._seed_all(self.random_seed(Job()))
+            losses = self.objective.losses(self.space.model, parameters)  # type: ignore[attr-defined]
+            return [float(loss) for loss in losses]
 
     def random_seed(self, job: Job) -> int:
         """Return the seed of the random numbers that the objective sees."""
