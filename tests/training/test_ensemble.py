@@ -103,6 +103,14 @@ def test_dict_batches_with_logits_per_position_and_ignored_labels():
     assert ensemble.evaluate()["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
+def test_arrays_of_numpy_are_taken_as_a_learner_takes_them():
+    ensemble, inputs = line(), np.arange(6.0).reshape(3, 2)[:, ::-1][:, :1]
+    assert inputs.dtype == np.float64
+    expected = ensemble.predict(torch.tensor(inputs.copy(), dtype=torch.float32))
+    for given in (inputs, (inputs,), {"input": inputs}):
+        assert torch.equal(ensemble.predict(given), expected)
+
+
 def test_the_last_snapshots():
     model, parts = plain(), data()
     states = random_states(model, 4)

@@ -20,7 +20,7 @@ from cyclewise.progress import Bar, Progress, progress_bar
 from cyclewise.state import Snapshot, preserve, seed_everything
 from cyclewise.stepping import LossFunction, device_of, evaluating, forward, split_batch, to_device
 from cyclewise.training.calibration import calibration_error
-from cyclewise.training.data import ArrayLoader, Data
+from cyclewise.training.data import ArrayLoader, Data, as_tensor
 from cyclewise.training.mean_prediction import MeanPrediction
 from cyclewise.training.scoring import Metric, StreamingMetric
 
@@ -128,8 +128,8 @@ class Ensemble:
 
         Args:
             inputs_or_loader: a tensor or array of inputs, or a tuple or dict of them, first dimension N, which are
-                taken in chunks; or an iterable of batches ``(inputs, targets)``, of inputs alone or of dicts, such as a
-                DataLoader or a list; None: the validation batches.
+                taken in chunks, NumPy's float64 as torch's default type; or an iterable of batches ``(inputs,
+                targets)``, of inputs alone or of dicts, such as a DataLoader or a list; None: the validation batches.
 
         Returns:
             probabilities [N, C] or [N, C, ...] of a classifier, else outputs [N, ...].
@@ -345,10 +345,10 @@ def _labels(targets: Any) -> Any:
 def _chunks(inputs: Any) -> ArrayLoader:
     arrays: Any
     if isinstance(inputs, Mapping):
-        arrays = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        arrays = {name: as_tensor(value) for name, value in inputs.items()}
         parts = list(arrays.values())
     else:
-        parts = [torch.as_tensor(value) for value in (inputs if isinstance(inputs, tuple) else (inputs,))]
+        parts = [as_tensor(value) for value in (inputs if isinstance(inputs, tuple) else (inputs,))]
         arrays = tuple(parts) if isinstance(inputs, tuple) else parts[0]
     sizes = {len(part) if part.ndim else 0 for part in parts}
     if len(sizes) != 1 or 0 in sizes:
