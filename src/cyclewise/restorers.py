@@ -242,8 +242,7 @@ def of_generator(item: object) -> Restorer | None:
             item.set_state(state)
 
         return restore
-    if isinstance(item, np.random.Generator):
-        bits = item.bit_generator
+    if (bits := bits_of(item)) is not None:
         bits_state = bits.state
         return lambda: setattr(bits, "state", bits_state)
     if isinstance(item, np.random.RandomState):
@@ -255,6 +254,13 @@ def of_generator(item: object) -> Restorer | None:
         python_state = item.getstate()
         return lambda: item.setstate(python_state)
     return None
+
+
+def bits_of(item: object) -> Any:
+    """Return what holds the state of one of NumPy's generators: its bit generator, or itself; None for all else."""
+    if isinstance(item, np.random.Generator):
+        return item.bit_generator
+    return item if isinstance(item, np.random.BitGenerator) else None
 
 
 def of_global_generators() -> Restorer:

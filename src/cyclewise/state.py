@@ -116,7 +116,7 @@ class Snapshot:
 
     def generators(self) -> list[Any]:
         """Return the random number generators that were found, in the order of the walk; the global ones are not."""
-        kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+        kinds = (torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
         found = [item for item in self._seen.values() if isinstance(item, kinds)]
         return [item for item in found if not isinstance(item, random.SystemRandom)]
 
@@ -133,16 +133,20 @@ class Snapshot:
         elif isinstance(item, (np.ndarray, array, bytearray)):
             if copies_tensors:
                 self._restorers.append(restorers.of_array(item))
+            if isinstance(item, np.ndarray) and item.dtype.hasobject and self._may_walk(item.size, copies_tensors):
+                self._walk(item.ravel().tolist(), copies_tensors)
         elif (restorer := restorers.of_generator(item)) is not None:
             self._restorers.append(restorer)
         elif isinstance(item, (list, dict, set, deque, MutableMapping)) and not isinstance(item, ChainMap):
-            if copies_tensors or len(item) <= _LARGEST_DATASET_CONTAINER:
+            if self._may_walk(len(item), copies_tensors):
                 self._restorers.append(restorers.of_container(item))
                 self._walk(item.values() if isinstance(item, (dict, MutableMapping)) else item, copies_tensors)
             if type(item) not in _PLAIN_CONTAINERS and not _is_machinery(item):
                 self._visit_attributes(item, copies_tensors)
         elif isinstance(item, (tuple, frozenset)):
             self._walk(item, copies_tensors)
+        elif isinstance(item, types.MappingProxyType):
+            self._walk(item.values(), copies_tensors)
         elif isinstance(item, (types.MethodType, types.BuiltinFunctionType, functools.partial)):
             self._walk(_bound(item), copies_tensors)
         elif isinstance(item, nn.Module) and type(item).__module__.startswith(_WRAPPERS):
@@ -170,6 +174,10 @@ class Snapshot:
         if slots := restorers.slots_of(item):
             self._restorers.append(restorers.of_slots(item, slots))
             self._walk((value for _, value in slots), copies_tensors)
+
+    @staticmethod
+    def _may_walk(size: int, copies_tensors: bool) -> bool:
+        return copies_tensors or size <= _LARGEST_DATASET_CONTAINER
 
     def _walk(self, items: Any, copies_tensors: bool) -> None:
         self._pending.extend((item, copies_tensors) for item in items)

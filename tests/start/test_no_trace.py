@@ -1,5 +1,6 @@
 """What an objective holds, or names, is found as it was, and is the same for every candidate."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -55,3 +56,17 @@ def test_the_objective_itself_is_left_as_it_was():
     for objective, passed in ((o := Counting(), o), (o := Counting(), o.__call__)):
         cw.search_start(cw.LayerGains(network()), passed, budget=10, progress=False)
         assert (objective.calls, objective.mean.item()) == (0, 0.0)
+
+
+def test_bits_that_the_objective_draws_itself_are_the_same_for_every_candidate():
+    class Drawing:
+        def __init__(self):
+            self.bits = np.random.PCG64(0)
+
+        def __call__(self, candidate):
+            return self.bits.random_raw() / 2**64
+
+    objective = Drawing()
+    found = cw.search_start(cw.LayerGains(network()), objective, budget=10, progress=False)
+    assert len({evaluation.loss for evaluation in found.evaluations}) == 1
+    assert objective.bits.random_raw() == np.random.PCG64(0).random_raw()

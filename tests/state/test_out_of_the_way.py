@@ -3,6 +3,7 @@
 import random
 from collections import ChainMap, Counter, OrderedDict
 from itertools import islice
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -65,6 +66,12 @@ def named(kind):
     return made
 
 
+def record():
+    made = np.zeros(2, dtype=[("names", object), ("number", int)])
+    made["names"] = [[], []]
+    return made
+
+
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(
     ("on_forward", "state", "read"),
@@ -78,6 +85,10 @@ def named(kind):
         (lambda m: m.net[0].weight.register_hook(lambda g: None), {}, lambda m: m.net[0].weight._backward_hooks),
         (lambda m: m.mask.untyped_storage().fill_(0), {"mask": torch.ones(1, 3).expand(4, 3)}, lambda m: m.mask.sum()),
         (lambda m: m.noise.random(), {"noise": random.SystemRandom()}, lambda m: type(m.noise)),
+        (lambda m: m.seen[0].append(1), {"seen": np.array([[], None], dtype=object)}, lambda m: m.seen),
+        (lambda m: m.seen["names"][0].append(1), {"seen": record()}, lambda m: m.seen),
+        (lambda m: m.seen["total"].add_(1), {"seen": MappingProxyType({"total": torch.zeros(2)})}, lambda m: m.seen),
+        (lambda m: m.noise.random_raw(), {"noise": np.random.PCG64(0)}, lambda m: m.noise.state),
     ],
 )
 def test_what_a_forward_pass_does_to_its_own_state_is_undone(door, on_forward, state, read):

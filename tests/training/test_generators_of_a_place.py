@@ -24,6 +24,16 @@ def place(generator):
     return Place(DataLoader(Noisy(generator), batch_size=2, shuffle=True, generator=torch.Generator()))
 
 
+def test_bits_that_a_data_set_draws_itself_are_taken_up_too():
+    bits = np.random.PCG64(0)
+    bits.random_raw()
+    state = place(bits).state_dict()
+    expected = bits.random_raw()
+    other = np.random.PCG64(1)
+    place(other).load_state_dict(state)
+    assert other.random_raw() == expected
+
+
 def test_other_generators_are_refused_by_their_kinds():
     state = place(np.random.default_rng(0)).state_dict()
     place(np.random.default_rng(1)).load_state_dict(state)

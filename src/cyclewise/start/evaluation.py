@@ -13,13 +13,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cyclewise.restorers import bits_of
 from cyclewise.start.space import Space
 from cyclewise.start.variables import Point
 from cyclewise.state import Snapshot, preserve, seed_everything
 
 Objective = Callable[[nn.Module], float]
 _PRIME = 1_000_003
-_DRAWING = (DataLoader, torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_DRAWING = (
+    DataLoader, torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random
+)  # fmt: skip
 
 
 class Job(NamedTuple):
@@ -134,8 +137,8 @@ def _content(cell: Any) -> Any:
 def _reseed(generator: Any, seed: int) -> None:
     if isinstance(generator, torch.Generator):
         generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = type(generator.bit_generator)(seed).state
+    elif (bits := bits_of(generator)) is not None:
+        bits.state = type(bits)(seed).state
     elif isinstance(generator, np.random.RandomState):
         generator.seed(seed % 2**32)
     elif isinstance(generator, random.Random):

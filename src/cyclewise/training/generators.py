@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from cyclewise.restorers import bits_of
+
 
 def global_rng() -> dict[str, Any]:
     """Return the states of the global generators of Python, NumPy, torch and CUDA, as plain values and tensors."""
@@ -32,8 +34,8 @@ def generator_state(generator: Any) -> Any:
     """Return the state of a generator of torch, NumPy or Python, as plain values or a tensor."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return plain(generator.bit_generator.state)
+    if (bits := bits_of(generator)) is not None:
+        return plain(bits.state)
     if isinstance(generator, np.random.RandomState):
         return plain(generator.get_state(legacy=False))
     return generator.getstate()
@@ -43,8 +45,8 @@ def set_generator_state(generator: Any, state: Any) -> None:
     """Put a generator into the state that :func:`generator_state` returned."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = unplain(state)
+    elif (bits := bits_of(generator)) is not None:
+        bits.state = unplain(state)
     elif isinstance(generator, np.random.RandomState):
         generator.set_state(unplain(state))
     else:
