@@ -36,6 +36,47 @@ class CountingAtTheEnd(Counting):
         self.num_passes += 1
 
 
+class Stateful(Counting):
+    """Goes on in the middle of a pass by itself; one that has come to its end begins anew."""
+
+    num_batches = 0
+
+    def __iter__(self):
+        first = self.num_batches % 5
+        if first == 0:
+            self.num_passes += 1
+        order = np.random.default_rng(self.num_passes).permutation(80)
+        for i in range(first, 5):
+            self.num_batches = i + 1
+            rows = order[16 * i : 16 * i + 16]
+            yield INPUTS[rows], TARGETS[rows]
+
+    def state_dict(self):
+        torch.rand(())  # some draw to tell it
+        return {"num_passes": self.num_passes, "num_batches": self.num_batches}
+
+    def load_state_dict(self, state):
+        self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
+
+
+class Wrapping:
+    """Passes on what the loader within it yields, two batches ahead."""
+
+    def __init__(self, loader):
+        self.parts = {"loader": loader}
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        ahead = []
+        for batch in self.parts["loader"]:
+            ahead.append(batch)
+            if len(ahead) == 3:
+                yield ahead.pop(0)
+        yield from ahead
+
+
 class Interrupt(cw.Callback):
     at_step = None
 
@@ -44,7 +85,16 @@ class Interrupt(cw.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-MAKERS = {"int": Counting, "NumPy's": lambda: Counting(np.int64), "at the end": CountingAtTheEnd}
+MAKERS = {
+    "int": Counting,
+    "NumPy's": lambda: Counting(np.int64),
+    "at the end": CountingAtTheEnd,
+    "with a state": Stateful,
+    "wrapping one with a state": lambda: Wrapping(Wrapping(Stateful())),
+    "wrapping arrays": lambda: Wrapping(
+        cw.Data.from_arrays(INPUTS, TARGETS, valid_fraction=0.0, batch_size=16).train_loader
+    ),
+}
 
 
 @pytest.mark.parametrize("at_step", [1, 4, 7, 9])

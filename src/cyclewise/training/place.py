@@ -18,6 +18,7 @@ from cyclewise.training.generators import (
     set_global_rng,
     unplain,
 )
+from cyclewise.training.nested import has_state, loaders_in, nested_states, set_nested_states
 from cyclewise.training.samplers import counters_of, sampler_state, samplers_of, set_counters, set_sampler_state
 
 
@@ -26,8 +27,8 @@ class Place:
 
     How a pass is taken up again in the middle depends on the loader: one with ``state_dict`` and ``load_state_dict``
     does it itself; one over a map-style data set, or of somebody's own with a length, is started again with the states
-    that its generators and counters had at the pass's beginning, and read up to the same batch; any other goes on with
-    its next pass.
+    that its generators, counters and the loaders within it had at the pass's beginning, and read up to the same batch;
+    any other goes on with its next pass.
 
     Args:
         loader: any iterable that can be iterated more than once.
@@ -63,6 +64,7 @@ class Place:
         self.is_exhausted = False
         self.generators = Snapshot(data=(loader, also)).generators()
         self._samplers = samplers_of(loader)
+        self._nested = loaders_in(loader)
         self._at_start: dict[str, Any] = {}
         self._loaded: Mapping[str, Any] | None = None
         self._also = also
@@ -100,6 +102,7 @@ class Place:
             return self._new_pass()
         self._set(loaded["now"])
         if not loaded["is_within"] or not self.can_resume_within:
+            self._set_nested(loaded["now"])
             return self._new_pass()
         if has_state(self.loader):
             self.loader.load_state_dict(unplain(loaded["loader"]))
@@ -109,6 +112,7 @@ class Place:
             self._set(loaded["now"])
             return rest
         self._set(loaded["at_start"])
+        self._set_nested(loaded["at_start"])
         _set_epoch(self.loader, self.num_passes - 1)
         iterator: Iterator[Any] = iter(self.loader)
         for _ in range(loaded["num_batches"]):
@@ -168,6 +172,8 @@ class Place:
         self._at_start = state["at_start"]
         self._loaded = state
         self._set(state["now"])
+        if not self.is_within:
+            self._set_nested(state["now"])
         if isinstance(self.loader, ArrayLoader):
             self.loader.load_state_dict(state["loader"], is_within=self.is_within)
         elif has_state(self.loader) and not self.is_within and state["loader"] is not None:
@@ -196,6 +202,7 @@ class Place:
             "loader": [generator_state(generator) for generator in self.generators],
             "samplers": [sampler_state(sampler) for sampler in self._samplers],
             "counters": counters_of(self.loader),
+            "nested": nested_states(self._nested),
         }
 
     def _set(self, states: Mapping[str, Any]) -> None:
@@ -214,12 +221,9 @@ class Place:
             set_sampler_state(sampler, state)
         set_counters(self.loader, states.get("counters", {}))
 
-
-def has_state(loader: Any) -> bool:
-    """Return whether a loader keeps its own position."""
-    if type(loader).__module__.startswith("accelerate"):  # has the methods, and uses them only if told to
-        return False
-    return callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
+    def _set_nested(self, states: Mapping[str, Any]) -> None:
+        # Apart from the rest: read up to a batch of a pass, they are in its middle, and are not to begin there again.
+        set_nested_states(self._nested, states.get("nested", ()))
 
 
 def _is_map_style(loader: Any) -> bool:
