@@ -15,6 +15,7 @@ from cyclewise.errors import CheckpointError
 from cyclewise.training import bundle, saving
 from cyclewise.training.callbacks import Callback
 from cyclewise.training.files import remove_leftovers
+from cyclewise.training.lock import Lock
 from cyclewise.training.snapshots import snapshots_in
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Checkpoint(Callback):
 
     Args:
         directory: where they go, one folder each; made if it is missing. One run, one directory: a fit refuses one
-            that holds the checkpoints of a run that its Learner has neither begun nor resumed.
+            that holds the checkpoints of a run that its Learner has neither begun nor resumed, or into which another
+            process is training.
         every_steps: write after every so many steps of a fit.
         every_epochs: write after every so many epochs; without either, after each.
         keep: keep those of so many of the last steps that were written, at least 1, and besides them the one with the
@@ -83,14 +85,17 @@ class Checkpoint(Callback):
         self._has_verified = False
         self._is_failing = False
         self._is_untidy = False
+        self._lock = Lock(self.directory)
 
     def on_fit_start(self, learner: "Learner", total_steps: int) -> None:
-        """Clear away what a killed process left; write where a fit begins that will leave snapshots on the disk.
+        """Lock the directory, clear away what a killed process left, and write if snapshots will be left on the disk.
 
-        Killed before its first checkpoint, it could neither be told from another one, nor go on in their folder.
+        A fit that leaves them, killed before its first checkpoint, could neither be told from another one, nor go on in
+        their folder.
         """
         del total_steps
         self._num_epochs = 0
+        saving.refuse(learner, self._lock.take)
         if learner.runtime.is_main:
             with self._tidying():
                 remove_leftovers(self.directory)
@@ -119,12 +124,15 @@ class Checkpoint(Callback):
 
     def on_fit_end(self, learner: "Learner") -> None:
         """Write the fit that has ended; one that an exception ended has its last checkpoint already."""
-        if learner.run is None:
-            self._is_failing = False
-            # It takes the place of the one at the end of the last epoch, and so has its scores.
-            epochs = learner.history.epochs
-            was_scored = bool(epochs) and epochs[-1].step == learner.num_steps
-            self._write(learner, valid_loss=epochs[-1].valid_loss if was_scored else None)
+        try:
+            if learner.run is None:
+                self._is_failing = False
+                # It takes the place of the one at the end of the last epoch, and so has its scores.
+                epochs = learner.history.epochs
+                was_scored = bool(epochs) and epochs[-1].step == learner.num_steps
+                self._write(learner, valid_loss=epochs[-1].valid_loss if was_scored else None)
+        finally:
+            self._lock.release()
 
     def state_dict(self) -> dict[str, int]:
         """Return the epochs counted so far."""

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,17 @@ def refuse_other_run(learner: Parts, directory: Path) -> None:
     Raises:
         CheckpointError: it holds the checkpoints of a run that the Learner has neither begun nor resumed.
     """
+    refuse(learner, lambda: _other_run(learner, directory))
+
+
+def refuse(learner: Parts, look: Callable[[], str | None]) -> None:
+    """Refuse a directory for what the first rank sees in it; every rank must call it.
+
+    Raises:
+        CheckpointError: there is something to be said against it.
+    """
     # The first rank writes, so what it sees decides; another one may see what the first has just written.
-    complaint = learner.runtime.gather(_other_run(learner, directory) if learner.runtime.is_main else None)[0]
+    complaint = learner.runtime.gather(look() if learner.runtime.is_main else None)[0]
     if complaint is not None:
         raise CheckpointError(complaint)
 
