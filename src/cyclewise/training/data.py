@@ -159,7 +159,7 @@ class ArrayLoader:
         self._device = first.device
         self._seed = seed
         self._rank, self._num_ranks, self._is_even = 0, 1, True
-        self._resume_at: int | None = None
+        self._resume_at: tuple[int, int] | None = None
         # Shared by all views of the arrays, whichever is asked first.
         self._fingerprint: list[str] = []
 
@@ -171,16 +171,16 @@ class ArrayLoader:
         return f"{self._num_samples} samples, batches of {self.batch_size}, seed {self._seed}"
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        first, self._resume_at = self._resume_at, None
-        if first is None:
+        resume_at, self._resume_at = self._resume_at, None
+        if resume_at is None:
             self.num_passes += 1
-            first = 0
-        self.num_batches = first
-        return self._batches(first)
+            resume_at = self.num_passes, 0
+        number, self.num_batches = resume_at
+        return self._batches(number, self.num_batches)
 
-    def _batches(self, first: int) -> Iterator[tuple[Any, Any]]:
+    def _batches(self, number: int, first: int) -> Iterator[tuple[Any, Any]]:
         # Where the arrays are, once a pass: each copy to an accelerator would make the loop wait for it.
-        order = self._own_order().to(self._device)
+        order = self._own_order(number).to(self._device)
         batches_at_once = self._batches_at_once()
         for begin in range(first * self.batch_size, len(order), batches_at_once * self.batch_size):
             indices = order[begin : begin + batches_at_once * self.batch_size]
@@ -221,13 +221,19 @@ class ArrayLoader:
         return self._fingerprint[0]
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of the pass and the batches handed out in it."""
+        """Return the passes begun and the batches handed out in the last of them."""
         return {"num_passes": self.num_passes, "num_batches": self.num_batches}
 
     def load_state_dict(self, state: Mapping[str, int], *, is_within: bool = True) -> None:
-        """Have the next iteration go on within the pass that was saved, or begin the one after it."""
+        """Have the next iteration go on within the pass that was saved, or begin the one after it.
+
+        Args:
+            state: what :meth:`state_dict` returned; with the number of a "pass", it goes on within that one, though
+                others have begun since.
+            is_within: whether it goes on within a pass.
+        """
         self.num_passes, self.num_batches = state["num_passes"], state["num_batches"]
-        self._resume_at = self.num_batches if is_within else None
+        self._resume_at = (state.get("pass", self.num_passes), self.num_batches) if is_within else None
 
     def _share(self, num_samples: int) -> int:
         return min(self.batch_size, -(-num_samples // self._num_ranks))
@@ -237,8 +243,8 @@ class ArrayLoader:
         budget = _BYTES_AT_ONCE if self._device.type == "cpu" else _BYTES_AT_ONCE_ON_DEVICE
         return max(1, min(_MOST_AT_ONCE, budget // bytes_per_batch))
 
-    def _own_order(self) -> Tensor:
-        order = self._order()
+    def _own_order(self, number: int) -> Tensor:
+        order = self._order(number)
         if self._num_ranks == 1:
             return order
         size = self.batch_size * self._num_ranks
@@ -250,11 +256,11 @@ class ArrayLoader:
             rest = torch.cat([rest, order.repeat(-(-size // len(order)))])[: share * self._num_ranks]
         return torch.cat([own, rest[self._rank * share : (self._rank + 1) * share]])
 
-    def _order(self) -> Tensor:
+    def _order(self, number: int) -> Tensor:
         if self._seed is None:
             return torch.arange(self._num_samples)
         # One generator per pass: SeedSequence mixes the two numbers so that neighbours are unrelated.
-        words = np.random.SeedSequence((self._seed, self.num_passes - 1)).generate_state(2)
+        words = np.random.SeedSequence((self._seed, number - 1)).generate_state(2)
         mixed = (int(words[0]) << 31) ^ int(words[1])
         return torch.randperm(self._num_samples, generator=torch.Generator().manual_seed(mixed))
 

@@ -129,6 +129,8 @@ class Place:
             loader = self._loaded["loader"]  # which it gets when the pass is taken up
         elif isinstance(self.loader, ArrayLoader) and self.is_within:
             loader["num_batches"] = self.num_batches  # not one that was handed out and not yet trained on
+            # Nor the pass of somebody who has read from it since, such as a callback.
+            loader["pass"] = self._at_start.get("pass", loader["num_passes"])
         return {
             "data": _data_in(self.loader),
             "contents": [_contents(loader) for loader in (self.loader, self._also)],
@@ -184,7 +186,10 @@ class Place:
         self.num_passes += 1
         self.num_batches = 0
         self.is_within, self.is_exhausted = True, False
-        self._at_start = {} if has_state(self.loader) else self._states()
+        if isinstance(self.loader, ArrayLoader):
+            self._at_start = {"pass": self.loader.num_passes + 1}
+        else:
+            self._at_start = {} if has_state(self.loader) else self._states()
         _set_epoch(self.loader, self.num_passes - 1)
         is_empty = True
         for batch in self.loader:
