@@ -98,6 +98,12 @@ def test_every_part_has_a_layer():
     assert {part_of(path) for path in MODULES} - {"__init__"} == set(LAYERS)
 
 
+def test_every_part_is_on_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "architecture.md").read_text()
+    for part in set(LAYERS) - {"__main__"}:  # one line, in the name that Python asks for
+        assert f"`{part}.py`" in page or f"`{part}/`" in page, part
+
+
 def test_every_exception_within_a_layer_is_used():
     used = {(part_of(path), imported) for path in MODULES for imported in imported_parts(path)}
     assert SAME_LAYER <= used

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 import cyclewise as cw
 from cyclewise.training.data import ArrayLoader
-from cyclewise.training.layers import batch_norms, find_head, last_layer, num_classes, replace_head, split_layers
+from cyclewise.training.layers import find_head, last_layer, num_classes, replace_head, split_layers
 
 
 class Block(nn.Module):
@@ -266,14 +266,6 @@ def test_groups_of_single_layers_are_of_equal_depth(depth, num_groups):
     *body, _ = [len(group) for group in split_layers(model, model[-1], num_groups)]
     assert len(body) == min(depth, num_groups - 1)
     assert max(body) - min(body) <= 1
-
-
-def test_batch_norms_of_all_kinds():
-    model = nn.ModuleList(
-        [nn.BatchNorm2d(2), nn.Sequential(nn.SyncBatchNorm(2)), nn.InstanceNorm2d(2), nn.GroupNorm(1, 2)]
-    )
-    assert batch_norms(model) == [model[0], model[1][0]]
-    assert batch_norms(model[0]) == [model[0]]
 
 
 def test_last_layer_of_a_model_without_parameters_is_the_model():

@@ -18,10 +18,10 @@ class LayerGains(Space):
     Args:
         model: the model; it is not written to.
         lower: the smallest factor, above 0.
-        upper: the largest, above `lower`. The untouched start is factor 1, or the end that is nearest to it.
+        upper: the largest, above `lower`. The untouched start is factor 1, which lies between them.
 
     Raises:
-        ArgumentError: the range is empty, or nothing can vary.
+        ArgumentError: the range is empty or without 1, or nothing can vary.
 
     >>> print(LayerGains(nn.Linear(3, 2)).describe())
     one factor for each of 1 weight matrices, 0.1 to 10

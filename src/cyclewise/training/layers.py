@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
@@ -148,15 +147,6 @@ def split_layers(
         blocks = _blocks(model, dict(units), largest=len(units) / num_parts)
     groups = [[parameter for unit in part for parameter in unit] for part in _partition(blocks, num_parts)]
     return [group for group in (*groups, of_head) if group]
-
-
-def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """Return the BatchNorm layers in `module`, itself included, in registration order.
-
-    >>> batch_norms(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.LayerNorm(8)))
-    [BatchNorm1d(8, eps=1e-05, momentum=0.1, affine=True, ...)]
-    """
-    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
 def num_classes(data: Any) -> int:
