@@ -37,9 +37,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import cyclewise as cw
+from cyclewise.files import TEMPORARY
 from cyclewise.state import seed_everything
 from cyclewise.training import bundle
-from cyclewise.training.files import TEMPORARY
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recording import record

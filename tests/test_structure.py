@@ -19,6 +19,7 @@ LAYERS = {
     "_validation": 0,
     "copies": 0,
     "drawing": 0,
+    "files": 0,
     "fingerprint": 0,
     "policies": 0,
     "progress": 0,
@@ -114,6 +115,10 @@ def test_every_exception_within_a_layer_is_used():
 def test_files_are_small_and_well_named(path):
     assert len(path.read_text().splitlines()) <= 400
     assert path.stem not in {"utils", "misc", "helpers", "common"}
+
+
+def test_files_are_replaced_in_one_place():
+    assert [path.name for path in MODULES if "os.replace(" in path.read_text()] == ["files.py"]
 
 
 def test_public_names_are_sorted_and_importable():

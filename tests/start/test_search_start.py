@@ -360,12 +360,10 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, monkeypatch):
     path = found.save(tmp_path / "start.pt")
     before = path.read_bytes()
 
-    def torn(self, data):
-        with self.open("wb") as file:
-            file.write(data[:10])
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(type(path), "write_bytes", torn)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(cw.CheckpointError) as caught:
         found.save(path)
     assert str(caught.value) == (

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import cyclewise as cw
-from cyclewise.training import bundle, files
+from cyclewise import files
+from cyclewise.training import bundle
 from tests.training.cut_off import LOADERS, DieAt, Dies, arrays, bits, make_learner, same
 
 

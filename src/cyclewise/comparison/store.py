@@ -20,8 +20,8 @@ import cyclewise
 from cyclewise.comparison.content import content, digest
 from cyclewise.comparison.runs import Job, Run
 from cyclewise.errors import CheckpointError
+from cyclewise.files import TEMPORARY, write_file
 from cyclewise.policies import Policy, identity
-from cyclewise.training.files import TEMPORARY, write_file
 
 _VERSION = 2
 # About what a run of a thousand steps needs.
@@ -29,8 +29,8 @@ _ROOM = 2**16
 # What decides how a run ends; a new picture in a report must not make anybody train again.
 _TRAINS = (
     "training", "policies", "range_test", "stepping.py", "scheduler.py", "param_groups.py", "clipping.py",
-    "velocity.py", "state.py", "restorers.py", "copies.py", "fingerprint.py", "loaders.py", "mismatch.py", "ranks.py",
-    "comparison/runs.py", "experiments/fashion.py",
+    "velocity.py", "state.py", "restorers.py", "copies.py", "files.py", "fingerprint.py", "loaders.py", "mismatch.py",
+    "ranks.py", "comparison/runs.py", "experiments/fashion.py",
 )  # fmt: skip
 
 

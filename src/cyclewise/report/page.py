@@ -12,7 +12,7 @@ from cyclewise import _validation
 from cyclewise.drawing import html
 from cyclewise.drawing.chart import Section
 from cyclewise.errors import ArgumentError, ArgumentTypeError
-from cyclewise.report.atomic import replace_text
+from cyclewise.files import write_file
 from cyclewise.report.origin import Origin
 
 _TEMPLATES = "cyclewise.report"
@@ -63,7 +63,7 @@ def write_html(
     _validation.instance("command", command, (str, type(None)), "text or None", way_out="pass the command as one str")
     target = _checked_path(path)
     page = _render(_sections(record_or_list), title=title, origin=Origin.here(command))
-    replace_text(target, page)
+    write_file(target, page.encode())
     return target
 
 

@@ -5,12 +5,13 @@ A line that was cut off by the kill is ignored, and the file goes on behind the 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from cyclewise.errors import CheckpointError
+from cyclewise.files import write_file
 
 Event = dict[str, Any]
 
@@ -45,7 +46,7 @@ class Journal:
         self._file = open(self._path, "ab")
         self._file.truncate(whole)
         if not whole:
-            self.write({"search": dict(header)})
+            self.write(_first(header))
 
     def write(self, event: Event) -> None:
         """Append an event; it is on the disk when this returns.
@@ -54,7 +55,7 @@ class Journal:
             CheckpointError: it cannot be written.
         """
         try:
-            self._file.write(json.dumps(event).encode() + b"\n")
+            self._file.write(_line(event))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -88,6 +89,29 @@ class Journal:
                 f"checkpoint {str(self._path)!r} belongs to another search, with {name}={found.get(name)!r} instead of "
                 f"{header.get(name)!r}; pass another path, or delete the file to start again"
             )
+
+
+def write_journal(path: Path, header: Mapping[str, Any], events: Iterable[Event]) -> None:
+    """Write a file that :class:`Journal` goes on with, whole or not at all; one that is there is replaced.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, b"".join(map(_line, [_first(header), *events])))
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} cannot be written ({error}); make room, or pass another path"
+        ) from error
+
+
+def _first(header: Mapping[str, Any]) -> Event:
+    return {"search": dict(header)}
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(event).encode() + b"\n"
 
 
 def _whole_lines(path: Path) -> tuple[list[bytes], int]:

@@ -1,6 +1,5 @@
 """The record of a search: the start that was found, what it is better than, and how sure that is."""
 
-import contextlib
 import io
 import os
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from cyclewise._validation import check_record
 from cyclewise.drawing import Section
 from cyclewise.errors import ArgumentError, CheckpointError
+from cyclewise.files import write_file
 from cyclewise.start.missing import Missing, StopReason
 from cyclewise.start.search import Evaluation
 from cyclewise.start.space import set_values
@@ -133,21 +133,16 @@ class StartSearch:
         import torch
 
         target = Path(path)
-        scratch = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         # By way of memory: torch, writing to a full disk itself, does not say that it is full.
         payload = io.BytesIO()
         torch.save({"record": self.to_dict(), "values": dict(self.values or {})}, payload)
         try:
-            scratch.write_bytes(payload.getbuffer())
-            os.replace(scratch, target)
+            write_file(target, payload.getbuffer())
         except OSError as error:
             raise CheckpointError(
                 f"path must be a place that can be written to, got {os.fspath(path)!r} ({error.strerror}); "
                 "pass another path, or make room, and call it again"
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
         return target
 
     @classmethod

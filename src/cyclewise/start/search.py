@@ -9,7 +9,7 @@ from typing import Any
 from cyclewise._validation import instance, random_seed, real, whole
 from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.start.algorithms import Algorithm
-from cyclewise.start.journal import Event, Journal
+from cyclewise.start.journal import Event, Journal, write_journal
 from cyclewise.start.space import Space
 from cyclewise.start.variables import Point, Value
 
@@ -176,15 +176,7 @@ class Search:
             CheckpointError: it cannot be written.
         """
         target = Path(path)
-        scratch = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        scratch.unlink(missing_ok=True)
-        try:
-            with Journal(scratch, self.header) as journal:
-                for event in self._events:
-                    journal.write(event)
-            os.replace(scratch, target)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_journal(target, self.header, self._events)
         return target
 
     @classmethod

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cyclewise.errors import CheckpointError
-from cyclewise.training.files import TEMPORARY, write_folder
+from cyclewise.files import TEMPORARY, write_folder
 
 _FORMAT = "cyclewise checkpoint"
 _VERSION = 2

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cyclewise._validation import whole
 from cyclewise.errors import CheckpointError
+from cyclewise.files import remove_leftovers
 from cyclewise.training import bundle, saving
 from cyclewise.training.callbacks import Callback
-from cyclewise.training.files import remove_leftovers
 from cyclewise.training.lock import Lock
 from cyclewise.training.snapshots import snapshots_in
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cyclewise._validation import check_record
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
+from cyclewise.files import write_file
 from cyclewise.landscape import Watched
-from cyclewise.training.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

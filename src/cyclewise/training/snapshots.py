@@ -1,6 +1,5 @@
 """Snapshots: the model's weights as they were at the end of each cycle, in memory or on disk."""
 
-import contextlib
 import copy
 import io
 import os
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from cyclewise._validation import describe, instance, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from cyclewise.files import write_file
 from cyclewise.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -226,18 +226,7 @@ def _write_whole(path: Path, state: Mapping[str, Any]) -> None:
     # Through memory: torch's own writer hides an OSError behind an internal one.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    # The number of the process keeps two ranks that write the same snapshot from writing into one file.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    write_file(path, buffer.getbuffer())
 
 
 def _read(path: Path) -> Mapping[str, Any]:

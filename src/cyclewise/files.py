@@ -14,8 +14,11 @@ TEMPORARY = ".cyclewise-"
 def write_file(path: Path, payload: bytes | memoryview) -> None:
     """Write `payload` to `path` by way of a temporary file beside it, flushed before it is renamed.
 
+    Whatever fails or interrupts, `path` holds either what it held before or all of `payload`, and no temporary file is
+    left. An existing file keeps its permissions; a link keeps pointing to the file that it pointed to.
+
     Raises:
-        OSError: it cannot be written; what `path` held before is still there.
+        OSError: it cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -23,9 +26,13 @@ def write_file(path: Path, payload: bytes | memoryview) -> None:
     ...     [(file.name, file.read_bytes()) for file in Path(folder).iterdir()]
     [('a.bin', b'whole')]
     """
+    path = path.resolve()
+    # Opened by hand and not by tempfile, whose files are for their owner alone: this one gets the user's usual mode.
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp")
     try:
         _flushed(temporary, payload)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o7777)
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except BaseException:
