@@ -58,7 +58,7 @@ def test_missing_files_are_named_with_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(cw.ArgumentError, match=f"^{re.escape(message)}$"):
         fashion.fashion_folder()
     result = CliRunner().invoke(app, ["experiment", "1", "--out", str(tmp_path / "out.html")])
-    assert (result.exit_code, result.stderr) == (2, f"error: {message}\n")
+    assert (result.exit_code, result.stderr) == (2, f"error: --{message}\n")
     write_images(tmp_path, compressed=False)
     assert fashion.fashion_folder() == tmp_path
 
@@ -227,8 +227,8 @@ def test_the_command_line_writes_the_report(quick, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["4"], "the experiment must be 1, 2, 3 or all, got '4'; for example all --small"),
-        (["1", "--small", "--data", "."], "data must be left out with small, got '.'; small runs on the digits"),
-        (["1", "--images", "3"], "images must be a whole number of at least 512, got 3; leave it out for all"),
+        (["1", "--small", "--data", "."], "--data must be left out with small, got '.'; small runs on the digits"),
+        (["1", "--images", "3"], "--images must be a whole number of at least 512, got 3; leave it out for all"),
     ],
 )
 def test_bad_options_are_usage_errors(arguments, message, tmp_path):
