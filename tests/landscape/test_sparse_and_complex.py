@@ -63,6 +63,23 @@ def test_a_sparse_gradient_is_measured_as_a_dense_one(make):
         assert sparse.own_step.actual == pytest.approx(dense.own_step.actual, rel=1e-2)
 
 
+def test_momentum_that_has_summed_up_sparse_gradients_is_given_another_one():
+    found = []
+    for is_sparse in (True, False):
+        torch.manual_seed(0)
+        model = embedding(is_sparse)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for words, classes in BATCHES:
+            optimizer.zero_grad()
+            F.cross_entropy(model(words), classes).backward()
+            optimizer.step()
+        assert optimizer.state[model[0].weight]["momentum_buffer"].is_sparse is is_sparse
+        found.append(cw.diagnose(model, F.cross_entropy, BATCHES, optimizer=optimizer))
+        assert optimizer.state[model[0].weight]["momentum_buffer"].is_sparse is is_sparse  # as its owner left it
+    sparse, dense = found
+    assert sparse.own_step.actual == pytest.approx(dense.own_step.actual, rel=1e-2)
+
+
 def test_an_optimizer_for_sparse_gradients_alone():
     torch.manual_seed(0)
     model = embedding(True)

@@ -51,11 +51,17 @@ def displacement(objective: Objective, optimizer: Optimizer, gradient: Tensor) -
         for parameter, part in zip(objective.parameters, objective.split(gradient), strict=True):
             if id(parameter) in owned:
                 given = part.to(parameter.dtype).clone()
-                # It takes no others; the rows that no sample has are zero.
-                parameter.grad = given.to_sparse(1) if isinstance(optimizer, SparseAdam) else given
+                # The rows that no sample has are zero.
+                parameter.grad = given.to_sparse(1) if _expects_sparse(optimizer, parameter) else given
         optimizer.step()
         moved = [p.detach() - old for p, old in zip(objective.parameters, before, strict=True)]
         return objective.flatten(moved)
+
+
+def _expects_sparse(optimizer: Optimizer, parameter: Tensor) -> bool:
+    """Return whether the optimizer takes no dense gradient: by its kind, or because it has summed up sparse ones."""
+    state = optimizer.state.get(parameter, {}).values()
+    return isinstance(optimizer, SparseAdam) or any(isinstance(item, Tensor) and item.is_sparse for item in state)
 
 
 @contextmanager
