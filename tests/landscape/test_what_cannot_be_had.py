@@ -69,6 +69,30 @@ def test_a_scripted_model_is_measured_but_for_what_takes_hooks():
     assert (diagnosis.flow_factor, diagnosis.unavailable["flow_factor"]) == (None, Unavailable.FEW_LAYERS)
 
 
+@pytest.mark.parametrize("loss_fn", [nn.MultiMarginLoss(), nn.MultiLabelMarginLoss()])
+def test_a_margin_loss_without_second_derivatives_leaves_the_gradient(loss_fn):
+    torch.manual_seed(0)
+    inputs = torch.randn(16, 4)
+    targets = torch.randint(3, (16,)) if isinstance(loss_fn, nn.MultiMarginLoss) else torch.tensor([[1, -1, -1]] * 16)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    diagnosis = cw.diagnose(model, loss_fn, [(inputs, targets)], optimizer=optimizer, budget=60)
+    assert diagnosis.gradient_norm > 0.0
+    assert diagnosis.unavailable["sharpness"] is Unavailable.NOT_TWICE
+    assert diagnosis.flow_total > 0.0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_caller_s_mode_of_evaluation_is_no_matter(mode):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    expected = cw.diagnose(model, F.mse_loss, BATCHES, optimizer=optimizer, budget=60)
+    with mode():
+        assert cw.diagnose(model, F.mse_loss, BATCHES, optimizer=optimizer, budget=60) == expected
+        assert not torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_the_picture_of_a_loss_that_is_not_finite_says_so(factor):
     diagnosis = cw.diagnose(nn.Linear(4, 1), lambda outputs, targets: factor * F.mse_loss(outputs, targets), BATCHES)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -80,7 +81,12 @@ def diagnose(
             f"path must be a list of positions, got {describe(path)}; "
             "gather them during training: path.append(copy.deepcopy(model.state_dict()))"
         )
-    with preserve(model, optimizer, loss_fn, start, path, data=(batches,)):
+    # Derivatives are taken whatever the mode of the caller, which may be one for evaluating.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        preserve(model, optimizer, loss_fn, start, path, data=(batches,)),
+    ):
         objective = Objective(model, loss_fn, batches, seed=int(seed))
         examination = Examination(objective, optimizer, seed=int(seed), budget=float(budget))
         examination.run(start, path or ())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from cyclewise.errors import ArgumentError
 from cyclewise.landscape.costs import BLOCK_COST, BUILD_COST, FORWARD_COST, KEPT_COST, REVERSE_COST
 from cyclewise.landscape.culprit import nodes_of, not_twice
 
@@ -167,7 +168,8 @@ class Products:
                 )
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, ArgumentError) as error:
+            # On the way back the batch has just run: what one of torch's own losses now refuses is a dual tensor.
             raise not_twice(objective, index, self._refusal) from error
 
     def _reverse(self, index: int, parts: list[Tensor]) -> Sequence[Tensor]:
