@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cyclewise.landscape.objective import Objective
 from cyclewise.landscape.origins import Kind, channels_of, origin_of
+from cyclewise.landscape.transforms import is_stand_in
 from cyclewise.ranks import gathered, sum_over_ranks
 
 # Of the layer's own scale: less is rounding.
@@ -313,7 +314,7 @@ def _first_tensor(values: Any) -> Tensor | None:
     if isinstance(values, PackedSequence):
         values = values.data
     if isinstance(values, Tensor):
-        return values if values.ndim and values.grad_fn is not None else None
+        return values if values.ndim and values.grad_fn is not None and not is_stand_in(values) else None
     if isinstance(values, (tuple, list)):
         return next((tensor for value in values if (tensor := _first_tensor(value)) is not None), None)
     return None

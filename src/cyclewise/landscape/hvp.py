@@ -254,7 +254,8 @@ def kept_bytes(gradient: Gradient, module: nn.Module) -> int:
         for name in names[kind]:
             saved = getattr(node, name, None)
             for tensor in saved if isinstance(saved, tuple) else (saved,):
-                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                # The zeros that a forward derivative begins with take up no memory.
+                if isinstance(tensor, Tensor) and tensor.layout == torch.strided and not torch._is_zerotensor(tensor):
                     storage = tensor.untyped_storage()
                     if storage.data_ptr() not in present:
                         sizes[storage.data_ptr()] = storage.nbytes()

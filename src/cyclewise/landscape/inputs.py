@@ -16,6 +16,7 @@ from cyclewise.copies import copied
 from cyclewise.landscape.costs import LOSS_COST
 from cyclewise.landscape.measurements import Inputs
 from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.transforms import is_stand_in
 from cyclewise.ranks import gathered
 
 
@@ -68,7 +69,7 @@ class _Sums:
 
     def __call__(self, module: nn.Module, arguments: Any) -> None:
         inputs = arguments[0] if arguments and isinstance(arguments[0], Tensor) else None
-        if inputs is None or not inputs.is_floating_point() or inputs.ndim < 2:
+        if inputs is None or not inputs.is_floating_point() or inputs.ndim < 2 or is_stand_in(inputs):
             return
         is_direct = inputs.untyped_storage().data_ptr() in self._storages
         if not (is_direct or self._is_first):

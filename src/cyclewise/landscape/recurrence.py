@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from cyclewise.landscape.objective import LOSS_COST, Objective
+from cyclewise.landscape.transforms import is_stand_in
 from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.landscape.unrolled import State, unrolled
 from cyclewise.ranks import gathered
@@ -245,7 +246,7 @@ def _recorded(layers: Sequence[nn.RNNBase], candidates: Sequence[nn.Module]) -> 
         if not torch.is_grad_enabled():
             return output
         parts = output if isinstance(output, tuple) and type(output) is tuple else (output,)
-        if not all(isinstance(part, Tensor) and part.is_floating_point() and part.ndim for part in parts):
+        if not all(_can_be_state(part) for part in parts):
             return output
         aliases = visit(module, 0, 0, parts)
         return aliases if isinstance(output, tuple) else aliases[0]
@@ -255,6 +256,10 @@ def _recorded(layers: Sequence[nn.RNNBase], candidates: Sequence[nn.Module]) -> 
             stack.callback(module.register_forward_hook(returned).remove)
         stack.enter_context(unrolled(layers, visit))
         yield states
+
+
+def _can_be_state(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.is_floating_point() and part.ndim > 0 and not is_stand_in(part)
 
 
 def _measure(
