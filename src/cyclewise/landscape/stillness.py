@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cyclewise.landscape.precision import AtLeast
 from cyclewise.state import preserve, seed_everything
 
 
@@ -59,6 +60,7 @@ class Stillness:
     ) -> None:
         self._model = model
         self._parameters = list(parameters)
+        self._dtype = dtype
         self._seed = seed
         self.values = [_converted(p.detach(), dtype) for p in parameters]
         self._own_values = [p.detach() for p in parameters]
@@ -104,8 +106,12 @@ class Stillness:
             self._norms = norms
 
     def version(self) -> tuple[int, ...]:
-        """Return the versions of the tensors' contents; statistics and other buffers count with the parameters."""
-        return (*(value._version for value in self.values), *(b.version for b in self._buffers))
+        """Return the versions of the tensors' contents; statistics and other buffers count with the parameters.
+
+        A graph that is kept looks at the versions of the parameters themselves, also where it was made of their copies.
+        """
+        tensors = (*self.values, *self._own_values)
+        return (*(tensor._version for tensor in tensors), *(b.version for b in self._buffers))
 
     @contextmanager
     def hold(self, index: int, *, twice: bool) -> Iterator[None]:
@@ -125,6 +131,8 @@ class Stillness:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if self._has_recurrence:
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if self._dtype is not None:
+                stack.enter_context(AtLeast(self._dtype))
             stack.enter_context(self._swapped())
             yield
             if self._is_random is None:
