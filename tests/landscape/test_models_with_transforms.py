@@ -52,7 +52,9 @@ def diagnosed(derivative):
     torch.manual_seed(0)
     model = Potential(derivative)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return cw.diagnose(model, lambda outputs, targets: F.mse_loss(outputs[:, :1], targets), BATCHES, optimizer=optimizer)
+    return cw.diagnose(
+        model, lambda outputs, targets: F.mse_loss(outputs[:, :1], targets), BATCHES, optimizer=optimizer
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at the first forward derivative

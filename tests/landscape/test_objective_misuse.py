@@ -38,6 +38,66 @@ def test_what_cannot_be_differentiated_twice_is_named():
     )
 
 
+class Reused(nn.Module):
+    """Calls the same layer before and after what cannot be differentiated twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.layer(Once.apply(self.layer(x)).tanh()))
+
+
+class Wrapped(nn.Module):
+    """Takes its input by name and returns its output in a dict."""
+
+    def forward(self, *, hidden):
+        return {"hidden": Once.apply(hidden).tanh()}
+
+
+class Wrapping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.part, self.head = nn.Linear(4, 4), Wrapped(), nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.part(hidden=self.layer(x))["hidden"])
+
+
+def once_cross_entropy(outputs, targets):
+    return F.cross_entropy(Once.apply(outputs), targets)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss_fn", "culprit"),
+    [
+        (
+            nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, CLASSES)),
+            once_cross_entropy,
+            "a loss_fn that is not",
+        ),
+        (
+            nn.Sequential(
+                nn.Linear(4, 5),
+                nn.BatchNorm1d(5),
+                nn.Tanh(),
+                nn.Sequential(nn.Linear(5, 4), OnceModule()),
+                nn.Linear(4, CLASSES),
+            ),
+            F.cross_entropy,
+            "OnceModule '3.1'",
+        ),
+        (Reused(), F.cross_entropy, "Reused"),
+        (Wrapping(), F.cross_entropy, "Wrapped 'part'"),
+    ],
+)
+def test_not_another_part_is_named_for_it(model, loss_fn, culprit):
+    objective = Objective(model, loss_fn, batches_for("mlp"))
+    with pytest.raises(ArgumentError, match=f"for its curvature, got {culprit}: trying to differentiate twice"):
+        objective.product(objective.zeros())
+
+
 def test_a_models_own_exception_passes_through():
     class Failing(nn.Linear):
         def forward(self, x):

@@ -164,7 +164,7 @@ def test_what_cannot_be_had_does_not_end_the_training():
         r"the model does not take a part of a batch \(RuntimeError: shape '\[16, 6\]'", missing["noise_scale"]
     )
     assert missing["sharpness"] == (
-        "model must be differentiable twice for its curvature, got Linear 'layer': derivative for once_backward is not "
+        "model must be differentiable twice for its curvature, got Stubborn: derivative for once_backward is not "
         "implemented; exchange that part for one made of plain torch operations"
     )
     assert len(watch.record) == 2

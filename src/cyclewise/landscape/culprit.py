@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cyclewise.errors import ArgumentError
+from cyclewise.landscape.parts import tensors_in
+from cyclewise.landscape.transforms import is_stand_in
 
 if TYPE_CHECKING:
     from cyclewise.landscape.objective import Objective
@@ -74,21 +76,24 @@ def _reached(tensors: Sequence[Tensor]) -> Iterator[Any]:
 
 def _culprit(objective: "Objective", index: int) -> str:
     """Return the innermost module whose output cannot be differentiated twice, in words."""
-    calls: list[tuple[str, nn.Module, tuple[Any, ...], Any]] = []
+    calls: list[tuple[str, nn.Module, list[Tensor], list[Tensor]]] = []
     handles = []
     for name, module in objective.model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
 
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
-            calls.append((name, module, inputs, output))
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
+            calls.append((name, module, _with_graph((args, kwargs)), _with_graph(output)))
 
-        handles.append(module.register_forward_hook(hook))
+        handles.append(module.register_forward_hook(hook, with_kwargs=True))
     try:
         with objective.still(index, twice=True):
             objective.batch_loss(index)
-            for name, module, inputs, output in calls:  # a module's parts return before it does
-                if not _is_differentiable_twice([*inputs, *module.parameters()], output):
+            for name, module, inputs, outputs in calls:  # a module's parts return before it does
+                # The way to a parameter that what came before has used too leads through that.
+                before = {id(getattr(node, "variable", None)) for node in _reached(inputs)}
+                own = [p for p in _with_graph(list(module.parameters())) if id(p) not in before]
+                if not _is_differentiable_twice([*inputs, *own], outputs):
                     return f"{type(module).__name__} {name!r}" if name else type(module).__name__
     finally:
         for handle in handles:
@@ -96,9 +101,7 @@ def _culprit(objective: "Objective", index: int) -> str:
     return "a loss_fn that is not"
 
 
-def _is_differentiable_twice(sources: list[Any], output: Any) -> bool:
-    outputs = [o for o in (output if isinstance(output, (tuple, list)) else (output,)) if _has_graph(o)]
-    sources = [source for source in sources if _has_graph(source)]
+def _is_differentiable_twice(sources: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
     if not outputs or not sources:
         return True
     try:
@@ -107,11 +110,14 @@ def _is_differentiable_twice(sources: list[Any], output: Any) -> bool:
         nodes_of(gradient)
         curved = [g for g in gradient if g.requires_grad]
         if curved:
-            torch.autograd.grad(curved, sources, [torch.ones_like(g) for g in curved], materialize_grads=True)
+            # The graph is that of all modules: the next ones are looked at through it too.
+            torch.autograd.grad(
+                curved, sources, [torch.ones_like(g) for g in curved], retain_graph=True, materialize_grads=True
+            )
     except RuntimeError:
         return False
     return True
 
 
-def _has_graph(item: Any) -> bool:
-    return isinstance(item, Tensor) and item.requires_grad
+def _with_graph(values: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(values) if tensor.requires_grad and not is_stand_in(tensor)]

@@ -5,7 +5,6 @@ of very different mean squares stretch the loss by their ratio, and a common fac
 et al., *Efficient BackProp*, 1998, section 4.3).
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from cyclewise.copies import copied
 from cyclewise.landscape.costs import LOSS_COST
 from cyclewise.landscape.measurements import Inputs
 from cyclewise.landscape.objective import Objective
+from cyclewise.landscape.parts import tensors_in
 from cyclewise.landscape.transforms import is_stand_in
 from cyclewise.ranks import gathered
 
@@ -40,7 +40,7 @@ def measure_inputs(objective: Objective) -> tuple[Inputs, ...]:
     try:
         for index in range(objective.num_batches):
             batch = copied(objective.batches[index])
-            sums.start({tensor.untyped_storage().data_ptr() for tensor in _tensors(batch)})
+            sums.start({tensor.untyped_storage().data_ptr() for tensor in tensors_in(batch)})
             with objective.still(index), torch.no_grad():
                 objective.batch_loss(index, batch=batch)
     finally:
@@ -100,14 +100,3 @@ class _Sums:
             offset = float(total[top] / count) ** 2 / largest if largest > 0 else 0.0
             records.append(Inputs(name, largest, float(used.median()) if len(used) else 0.0, min(offset, 1.0)))
         return tuple(records)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)

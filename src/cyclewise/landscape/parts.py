@@ -42,6 +42,18 @@ def parts_of(batch: Any, num_parts: int) -> list[tuple[Any, int]] | None:
     return [(_slice(batch, start, end, size), end - start) for start, end in pairwise(bounds)]
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a batch, or in what a module takes or returns, at any depth of tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+
+
 def _sizes(batch: Any) -> Iterator[int]:
     if isinstance(batch, PackedSequence):
         yield -1
