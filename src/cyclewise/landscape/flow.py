@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from cyclewise.landscape.objective import Objective
-from cyclewise.landscape.origins import Kind, channels_of, origin_of
+from cyclewise.landscape.origins import Kind, channels_of, is_of_batch, origin_of
 from cyclewise.landscape.transforms import is_stand_in
 from cyclewise.ranks import gathered, sum_over_ranks
 
@@ -48,7 +48,8 @@ class LayerFlow:
             none of its own (tied or frozen ones), or they are zero.
         activation_kind: the activation that made the input; None where it is another, or a sum.
         num_units: features or channels of the input.
-        dead_share: fraction of ReLU units that are zero for every sample; None where the input is not a ReLU's.
+        dead_share: fraction of ReLU units that are zero for every sample; None where the input is not a ReLU's, or no
+            sample has a say in it, as in a learned query.
         constant_share: fraction of units that are the same for every sample; None where they cannot be told.
         saturated_share: fraction of values of tanh or sigmoid whose derivative is below 5 % of its largest; None where
             the input is of neither.
@@ -156,10 +157,12 @@ class _Seen:
     low: Tensor | None = None
     high: Tensor | None = None
     scale: float = 0.0
+    is_of_batch: bool = False
     uneven: bool = False
 
     def enter(self, module: nn.Module, tensor: Tensor) -> None:
         self.entered = True
+        self.is_of_batch |= is_of_batch(tensor)
         self.squares += float(tensor.detach().double().square().sum())
         self.num_values += tensor.numel()
         origin = origin_of(tensor)
@@ -194,7 +197,7 @@ class _Seen:
         tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     def record(self, name: str, ratio: float | None, num_batches: int) -> LayerFlow:
-        known = self.low is not None and self.high is not None and not self.uneven and self.num_rows > 1
+        known = self.is_of_batch and not self.uneven and self.num_rows > 1
         dead = constant = None
         if known and self.low is not None and self.high is not None:
             constant = float((self.high - self.low <= _CONSTANT * self.scale).double().mean())
@@ -232,6 +235,7 @@ class _Seen:
         self.kind = other.kind if self.kind is None else self.kind
         self.scale = max(self.scale, other.scale)
         self.uneven |= other.uneven
+        self.is_of_batch |= other.is_of_batch
         if other.low is not None and other.high is not None:
             self._widen(other.low, other.high)
 

@@ -16,6 +16,10 @@ _PASSED = (
     "Clone", "Expand", "Slice", "Select", "MaxPool", "AvgPool", "AdaptiveAvgPool", "MkldnnAdaptiveAvgPool", "Mean",
     "NativeDropout", "NativeBatchNorm", "CudnnBatchNorm", "NativeLayerNorm", "NativeGroupNorm", "ToCopy",
 )  # fmt: skip
+# Behind these and the ones passed over, what differs between samples goes on to differ.
+_PLAIN = (*_PASSED, "AddBackward", "SubBackward", "MulBackward", "CatBackward", "StackBackward", "RepeatBackward")
+# What these take by index or condition leaves no trace in the graph.
+_LOOKED_UP = ("Embedding", "Index", "Gather", "Where")
 _CHANNELS_FIRST = ("Convolution", "NativeBatchNorm", "CudnnBatchNorm", "NativeGroupNorm", "MaxPool", "AvgPool")
 _FURTHEST = 8
 _FURTHEST_LAYER = 4
@@ -62,6 +66,35 @@ def origin_of(tensor: Tensor) -> Origin | None:
             return None
         node = node.next_functions[0][0]
     return None
+
+
+def is_of_batch(tensor: Tensor) -> bool:
+    """Return whether a batch may have a say in a tensor with a graph; else it is made of parameters, as a query is.
+
+    Whatever has no gradient may come from the batch. But added or multiplied to what enters a layer, with nothing in
+    between that could make samples alike, it would show: where it does not, it is a constant of the model.
+
+    Example:
+        >>> import torch
+        >>> query, weight = torch.ones(1, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
+        >>> is_of_batch(2.0 * query.expand(4, 2) @ weight), is_of_batch(torch.ones(4, 2) @ weight)
+        (False, True)
+    """
+    pending: list[tuple[Any, bool]] = [(tensor.grad_fn, True)]
+    seen: set[tuple[Any, bool]] = set()
+    while pending:
+        node, is_plain = pending.pop()
+        name = node.name()
+        if name.startswith(_LOOKED_UP):
+            return True
+        is_plain = is_plain and name.startswith(_PLAIN)
+        for following, _ in node.next_functions:
+            if following is None and not is_plain:
+                return True
+            if following is not None and (following, is_plain) not in seen:
+                seen.add((following, is_plain))
+                pending.append((following, is_plain))
+    return False
 
 
 def channels_of(tensor: Tensor) -> Tensor | None:
