@@ -129,6 +129,31 @@ def test_rules(changes, expected):
     assert found(**changes) == expected
 
 
+# No slope and, beside a loss of 100, next to no curvature for parameters of length 1; convex.
+FLAT = {
+    "loss": 100.0, "gradient_norm": 1e-6, "parameter_norm": 1.0, "sharpness": Eigenvalue(2.0, 1e-6),
+    "lambda_min": Eigenvalue(1.0, 1e-6), "condition_number": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_plateau"),
+    [
+        # Samples that contradict each other, each with a slope of its own: a minimum, and noise is left.
+        ({"signal": Signal(-1.0, 0.6, 256.0, 1.0, 32.0, 256)}, False),
+        # Samples that have no slope either.
+        ({"signal": Signal(-1e-8, 1e-8, 1e-6, 1e-5, 32.0, 256)}, True),
+        # All samples agree on where to go, however little that helps.
+        ({"signal": Signal(1e-12, 1e-14, 256.0, 1e-8, 32.0, 256)}, True),
+        ({"signal": Signal(-1.0, 0.6, 256.0, 1.0, 32.0, 256), "lambda_min": Eigenvalue(-1.0, 1e-6)}, True),
+        ({"signal": None}, True),
+    ],
+)
+def test_a_minimum_with_noise_left_in_it_is_no_plateau(changes, is_plateau):
+    kinds = [kind for kind, _ in found(**{**FLAT, **changes})]
+    assert ("plateau" in kinds) is is_plateau
+
+
 def test_negative_curvature_alone_is_no_saddle():
     # The gradient offers as much as the direction of negative curvature.
     deep = (Profile("smallest curvature", (-1.0, 0.0, 1.0), (0.4, 1.0, 0.4)),)

@@ -81,3 +81,17 @@ def test_gradients_that_cancel_are_not_called_zero():
 def test_a_saddle_is_called_one():
     found = cw.diagnose(network(gain=0.0), F.mse_loss, batches(torch.randn(16, 1).expand(16, 2)))
     assert "plateau" not in [finding.kind for finding in found.findings]
+
+
+def test_a_minimum_whose_labels_are_noise_is_no_plateau():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(512, 4, generator=generator)
+    targets = 0.1 * inputs.sum(1, keepdim=True) + 3.0 * torch.randn(512, 1, generator=generator)
+    model = nn.Linear(4, 1)
+    best = torch.linalg.lstsq(torch.cat([inputs, torch.ones(512, 1)], 1), targets).solution[:, 0]
+    with torch.no_grad():
+        model.weight.copy_(best[None, :4])
+        model.bias.copy_(best[4:])
+    diagnosis = cw.diagnose(model, F.mse_loss, list(zip(inputs.split(64), targets.split(64), strict=True)))
+    assert diagnosis.gradient_norm < 1e-5
+    assert [finding.kind for finding in diagnosis.findings if finding.severity != "info"] in ([], ["noise_dominated"])
