@@ -377,3 +377,19 @@ def test_a_recurrent_layer_with_a_forward_pass_of_its_own_is_not_measured_as_ano
     d = cw.diagnose(model, nn.functional.cross_entropy, [(torch.randn(32, 10, 8), torch.arange(32) % 4)])
     assert d.gradient_norm is not None
     assert not any(finding.kind.endswith("_memory") for finding in d.findings)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_default_weights_over_the_rows_of_a_picture_are_no_severe_matter(kind):
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = kind(28, 32, batch_first=True), nn.Linear(32, 10)
+
+        def forward(self, inputs):
+            return self.head(self.layer(inputs)[0][:, -1])
+
+    torch.manual_seed(0)
+    batch = torch.randn(64, 28, 28), torch.randint(10, (64,))
+    findings = cw.diagnose(Rows(), F.cross_entropy, [batch], budget=30).findings
+    assert [f.severity for f in findings if f.kind == "fading_memory"] == ["warning"]

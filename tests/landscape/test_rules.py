@@ -89,6 +89,8 @@ def test_nothing_stands_in_the_way_of_a_healthy_run():
         ),
         ({"layers": layers(0.1, 0.5, 0.5, 1.0), "flow_total": 0.1, "flow_factor": 0.5}, []),
         ({"recurrences": (recurrence(0.9, 100),)}, [("fading_memory", "severe")]),
+        ({"recurrences": (recurrence(0.6, 28),)}, [("fading_memory", "warning")]),  # gates open by training
+        ({"recurrences": (recurrence(0.6, 60),)}, [("fading_memory", "severe")]),
         ({"recurrences": (recurrence(0.9, 100, reads_end=False),)}, []),
         ({"recurrences": (recurrence(0.5, 12),)}, []),  # short sequences bridge it
         ({"recurrences": (recurrence(1.1, 100),)}, [("exploding_memory", "severe")]),
