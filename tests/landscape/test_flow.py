@@ -287,3 +287,26 @@ def test_hooks_go_when_the_model_raises():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         gradient_flow(objective)
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e-4])
+def test_an_auxiliary_head_that_hardly_counts_is_not_the_output(weight):
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = deep(6, nn.ReLU, gain=1.4)
+            self.main, self.auxiliary = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, inputs):
+            hidden = self.body(inputs)
+            return self.main(hidden), self.auxiliary(hidden)
+
+    def loss_fn(outputs, targets):
+        return F.cross_entropy(outputs[0], targets) + weight * F.cross_entropy(outputs[1], targets)
+
+    objective = Objective(TwoHeads(), loss_fn, classes())
+    flow = gradient_flow(objective)
+    outputs = [output.detach().requires_grad_() for output in objective.model(classes()[0][0])]
+    gradients = torch.autograd.grad(loss_fn(outputs, classes()[0][1]), outputs)
+    assert flow.layers[-1].gradient_norm == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-4)
+    assert 0.1 < flow.total_factor < 10.0

@@ -41,7 +41,7 @@ class LayerFlow:
     """What enters one layer, and the gradient that comes back there.
 
     Attributes:
-        name: of the module; "output" for what leaves the last one.
+        name: of the module; "output" for what leaves the last one, or the last ones where there are several heads.
         gradient_norm: of d loss / d input, over all samples of a batch, as a root mean square over the batches.
         activation: root mean square of the input.
         weight_gradient_ratio: length of the gradient of the layer's own parameters over their length; None where it has
@@ -71,7 +71,7 @@ class GradientFlow:
     """The gradient on its way back through the layers.
 
     Attributes:
-        layers: from the first layer that a gradient flows into to the output.
+        layers: from the first layer that a gradient flows into to the output, that of all heads together.
         per_layer_factor: by what the norm changes per layer on the way back, a geometric mean: below 1 it vanishes,
             above it explodes; None for fewer than three places, or without any gradient.
         per_layer_factor_std_error: its standard error, from the scatter of the layers around it.
@@ -108,20 +108,21 @@ def gradient_flow(objective: Objective) -> GradientFlow:
     """
     watched = _watched(objective.model)
     seen: dict[str, _Seen] = {}
-    last = ""
+    heads: set[str] = set()
     total = objective.zeros()
     for index in range(objective.num_batches):
-        with _hooked(watched, seen) as order, objective.still(index):
+        with _hooked(watched, seen) as outputs, objective.still(index):
             loss = objective.batch_loss(index)
+            heads |= _heads(loss, outputs)
             total += objective.flatten(torch.autograd.grad(loss, objective.parameters, materialize_grads=True))
-        last = order[-1] if order else last
         objective.cost += 1.0 / objective.num_batches
     num_batches = objective.num_all_batches
     ratios = _weight_ratios(objective, sum_over_ranks(total) / num_batches)
-    seen, last = _merged(gathered((seen, last)))
+    seen, heads = _merged(gathered((seen, heads)))
     layers = [item.record(name, ratios.get(name), num_batches) for name, item in seen.items() if item.entered]
-    if last and seen[last].left:
-        layers.append(LayerFlow("output", seen[last].output_norm(num_batches), seen[last].output_activation()))
+    if heads:
+        norm, activation = _output([item for name, item in seen.items() if name in heads], num_batches)
+        layers.append(LayerFlow("output", norm, activation))
     factor, error = _per_layer([layer.gradient_norm for layer in layers])
     norms = [layer.gradient_norm for layer in layers]
     own_ratios = tuple((name, ratios[name]) for name in seen if name in ratios)
@@ -143,7 +144,6 @@ class _Seen:
     """Sums over the calls and batches of one layer."""
 
     entered: bool = False
-    left: bool = False
     gradient: float = 0.0
     output_gradient: float = 0.0
     squares: float = 0.0
@@ -187,7 +187,6 @@ class _Seen:
         tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     def leave(self, tensor: Tensor) -> None:
-        self.left = True
         self.output_squares += float(tensor.detach().double().square().sum())
         self.num_output_values += tensor.numel()
 
@@ -215,12 +214,6 @@ class _Seen:
             saturated_share=self.saturated / self.num_saturable if self.num_saturable else None,
         )
 
-    def output_norm(self, num_batches: int) -> float:
-        return math.sqrt(self.output_gradient / num_batches)
-
-    def output_activation(self) -> float:
-        return math.sqrt(self.output_squares / max(self.num_output_values, 1))
-
     def _spread(self, rows: Tensor) -> None:
         self.num_rows += len(rows)
         self.scale = max(self.scale, float(rows.abs().max()))
@@ -229,7 +222,6 @@ class _Seen:
     def add(self, other: "_Seen") -> None:
         """Add what another rank has seen of the same layer."""
         self.entered |= other.entered
-        self.left |= other.left
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.kind = other.kind if self.kind is None else self.kind
@@ -254,8 +246,8 @@ _SUMS = (
 )  # fmt: skip
 
 
-def _merged(ranks: Sequence[tuple[dict[str, _Seen], str]]) -> tuple[dict[str, _Seen], str]:
-    """Return what all ranks have seen together, in the order of the first one's layers, and the last layer."""
+def _merged(ranks: Sequence[tuple[dict[str, _Seen], set[str]]]) -> tuple[dict[str, _Seen], set[str]]:
+    """Return what all ranks have seen together, in the order of the first one's layers, and the heads."""
     merged: dict[str, _Seen] = {}
     for seen, _ in ranks:
         for name, item in seen.items():
@@ -263,18 +255,44 @@ def _merged(ranks: Sequence[tuple[dict[str, _Seen], str]]) -> tuple[dict[str, _S
                 merged[name].add(item)
             else:
                 merged[name] = item
-    return merged, ranks[0][1]
+    return merged, set().union(*(heads for _, heads in ranks))
+
+
+def _heads(loss: Tensor, outputs: dict[Any, str]) -> set[str]:
+    """Return the layers whose outputs the loss is made of, with no other layer in between: one, or one per head.
+
+    The one called last may be an auxiliary head that hardly counts, and says nothing of the gradient at the output.
+    """
+    heads: set[str] = set()
+    seen: set[Any] = set()
+    pending = [loss.grad_fn]
+    while pending:
+        node: Any = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in outputs:
+            heads.add(outputs[node])
+        else:
+            pending.extend(following for following, _ in node.next_functions)
+    return heads
+
+
+def _output(heads: Sequence[_Seen], num_batches: int) -> tuple[float, float]:
+    """Return length of the gradient and root mean square of the outputs, of all heads together."""
+    gradient = sum(head.output_gradient for head in heads)
+    squares = sum(head.output_squares for head in heads)
+    return math.sqrt(gradient / num_batches), math.sqrt(squares / max(1, sum(head.num_output_values for head in heads)))
 
 
 @contextmanager
-def _hooked(watched: dict[str, nn.Module], seen: dict[str, _Seen]) -> Iterator[list[str]]:
-    """Watch what enters and leaves the modules while the block runs; gives the names in the order of the calls."""
-    order: list[str] = []
+def _hooked(watched: dict[str, nn.Module], seen: dict[str, _Seen]) -> Iterator[dict[Any, str]]:
+    """Watch what enters and leaves the modules while the block runs; gives the graph's nodes of the outputs by name."""
+    outputs: dict[Any, str] = {}
     handles: list[RemovableHandle] = []
 
     def before(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         tensor = _first_tensor([*args, *kwargs.values()])
-        order.append(name)
         item = seen.setdefault(name, _Seen())
         if tensor is not None and torch.is_grad_enabled():
             item.enter(module, tensor)
@@ -283,6 +301,7 @@ def _hooked(watched: dict[str, nn.Module], seen: dict[str, _Seen]) -> Iterator[l
         tensor = _first_tensor(output)
         if tensor is not None and torch.is_grad_enabled():
             seen[name].leave(tensor)
+            outputs[tensor.grad_fn] = name
 
     try:
         for name, module in watched.items():
@@ -292,7 +311,7 @@ def _hooked(watched: dict[str, nn.Module], seen: dict[str, _Seen]) -> Iterator[l
                 )
             )
             handles.append(module.register_forward_hook(lambda module, args, output, name=name: after(name, output)))
-        yield order
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
