@@ -255,6 +255,23 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_generator(generator: Any, seed: int) -> None:
+    """Seed a random number generator of one's own, of torch, NumPy or Python, with `seed`.
+
+    >>> generator = torch.Generator()
+    >>> seed_generator(generator, 3)
+    >>> generator.initial_seed()
+    3
+    """
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    elif isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(seed).state
+    else:
+        generator.seed(seed % 2**32)
+
+
 def _bound(function: Any) -> tuple[object, ...]:
     """Return what a bound method or a partial carries along."""
     if isinstance(function, functools.partial):

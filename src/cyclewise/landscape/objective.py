@@ -36,7 +36,7 @@ class Objective:
 
     The model keeps its mode (dropout drops in train mode), but batch norm normalises by its running statistics, or, if
     it has seen no batch yet, by the mean statistics of the given ones; dropout masks are the same at every evaluation.
-    Between evaluations the model, its buffers and the global generators have the bits they had.
+    Between evaluations the model, its buffers and all generators have the bits they had.
 
     Args:
         model: the model; its parameters that require a gradient are the function's argument.
@@ -122,7 +122,7 @@ class Objective:
         self.num_batches = len(self.batches)
         everything = list(self.model.parameters())
         self.first_batch, self.num_all_batches = _share(self.num_batches, self.device)
-        self._stillness = Stillness(self.model, everything, dtype, seed + self.first_batch, freezes_batch_norm)
+        self._stillness = Stillness(self.model, everything, dtype, seed + self.first_batch, freezes_batch_norm, loss_fn)
         places = {id(p): i for i, p in enumerate(everything)}
         self._values = [self._stillness.values[places[id(p)]] for p in self.parameters]
         self._products = Products(self, most_bytes)

@@ -1,7 +1,7 @@
 """Everything but the parameters held still, so that the loss of a batch is a function of the parameters alone.
 
-While a batch is evaluated, batch norm normalises by fixed statistics, the global generators start from the batch's own
-seed (so dropout drops the same units each time), embeddings have dense gradients, and buffers that the forward pass
+While a batch is evaluated, batch norm normalises by fixed statistics, the global generators and those that model and
+loss keep of their own start from the batch's own seed (so dropout drops the same units each time), embeddings have dense gradients, and buffers that the forward pass
 writes are put back. In between, the model is as its owner left it: modes, buffers and generators have the bits they
 had.
 """
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclewise.landscape.precision import AtLeast
-from cyclewise.state import preserve, seed_everything
+from cyclewise.state import Snapshot, preserve, seed_everything, seed_generator
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Stillness:
         seed: the generators' seed for batch 0; batch i has ``seed + i``.
         freezes_batch_norm: False lets batch norm in train mode normalise by the batch, and only keeps it from noting
             the batch's statistics.
+        loss_fn: the loss, which may keep a generator of its own too.
 
     Attributes:
         values: one tensor per parameter, whose content the evaluations use: the parameters' own memory, or the copies
@@ -57,6 +58,7 @@ class Stillness:
         dtype: torch.dtype | None,
         seed: int,
         freezes_batch_norm: bool = True,
+        loss_fn: Any = None,
     ) -> None:
         self._model = model
         self._parameters = list(parameters)
@@ -78,7 +80,8 @@ class Stillness:
                 if tensor is not None:
                     standing = _converted(tensor, dtype)
                     self._buffers.append(_Buffer(module, name, tensor, standing, standing.clone(), standing._version))
-        self._is_random: bool | None = None
+        self._generators = Snapshot(data=(model, loss_fn)).generators()
+        self._is_random: bool | None = True if self._generators else None
         self._has_recurrence = any(isinstance(m, nn.RNNBase) and next(m.parameters()).is_cuda for m in model.modules())
 
     def calibrate(self, passes: Callable[[], None]) -> None:
@@ -124,8 +127,10 @@ class Stillness:
         """
         with ExitStack() as stack:
             if self._is_random is not False:
-                stack.enter_context(preserve())
+                stack.enter_context(preserve(*self._generators))
                 seed_everything(self._seed + index)
+                for generator in self._generators:
+                    seed_generator(generator, self._seed + index)
                 before = _generator_states() if self._is_random is None else ()
             if twice:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
