@@ -304,3 +304,30 @@ def test_a_part_that_does_not_run_leaves_dropouts_masks_as_they_are():
     objective = Objective(Wary(), F.mse_loss, [(torch.randn(8, 3), torch.randn(8, 1)) for _ in range(2)])
     assert gradient_noise(objective).num_parts == 2
     assert objective.loss() == objective.loss()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Linear(6, 3), (6,)),
+        (nn.Sequential(nn.Conv2d(2, 3, 4), nn.Flatten(0)), (2, 4, 4)),
+    ],
+)
+def test_a_sample_without_a_dimension_for_samples_is_one(model, shape):
+    torch.manual_seed(0)
+    singles = [(torch.randn(shape), torch.randint(3, ())) for _ in range(8)]
+    rows = [(torch.stack([x]), torch.stack([y])) for x, y in singles]
+    found = gradient_noise(Objective(model, F.cross_entropy, singles))
+    assert found.num_samples == 8
+    if isinstance(model, nn.Linear):
+        expected = gradient_noise(Objective(model, F.cross_entropy, rows))
+        assert found.variance == pytest.approx(expected.variance, rel=1e-5)
+    alone = gradient_noise(Objective(model, F.cross_entropy, singles[:1]))
+    assert (alone.num_samples, alone.reason) == (1, Unavailable.ONE_SAMPLE)
+
+
+def test_one_target_for_all_samples_leaves_them_samples():
+    torch.manual_seed(0)
+    batch = torch.randn(8, 3), torch.zeros(())
+    objective = Objective(nn.Linear(3, 1), lambda outputs, target: (outputs - target).square().mean(), [batch])
+    assert gradient_noise(objective).num_samples == 8

@@ -30,7 +30,7 @@ from cyclewise.landscape.objective import LOSS_COST, Objective
 from cyclewise.landscape.parts import batch_size, parts_of
 from cyclewise.landscape.unavailable import Unavailable
 from cyclewise.ranks import gathered, sum_over_ranks
-from cyclewise.stepping import batch_loss
+from cyclewise.stepping import batch_loss, forward, split_batch
 
 # Enough for a standard error, few enough that small parts do not waste the machine.
 _NUM_PARTS = 8
@@ -126,7 +126,8 @@ def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> Grad
         >>> round(noise.variance, 4), round(noise.signal, 4), round(noise.noise_scale, 4)  # 8 / 3, 16 - 2 / 3
         (2.6667, 15.3333, 0.1739)
     """
-    sizes = [size for of_rank in gathered([batch_size(batch) for batch in objective.batches]) for size in of_rank]
+    own_sizes = [_num_samples(objective, index) for index in range(objective.num_batches)]
+    sizes = [size for of_rank in gathered(own_sizes) for size in of_rank]
     num_parts = max(2, min(num_parts, objective.most_bytes // (2 * _BYTES * objective.num_parameters)))
     num_splits = max(1, math.ceil(num_parts / objective.num_all_batches))
     found = None
@@ -169,6 +170,23 @@ def gradient_noise(objective: Objective, *, num_parts: int = _NUM_PARTS) -> Grad
         num_parts=len(counts),
         layers=_layers(objective, gradients, counts),
     )
+
+
+def _num_samples(objective: Objective, index: int) -> int | None:
+    """Return how many samples batch `index` has; None where they cannot be counted.
+
+    With a target without dimensions it may be a single sample, the first dimension being its features, channels or
+    steps: then that is no dimension of the output. Else the target is one for all.
+    """
+    batch = objective.batches[index]
+    size = batch_size(batch)
+    if not isinstance(batch, (tuple, list)) or not isinstance(batch[-1], Tensor) or batch[-1].ndim or size is None:
+        return size
+    with objective.still(index), torch.no_grad():
+        outputs = forward(objective.model, split_batch(copied(batch))[0])
+    objective.cost += LOSS_COST / objective.num_batches
+    is_batched = not isinstance(outputs, Tensor) or (outputs.ndim > 0 and len(outputs) == size)
+    return size if is_batched else 1
 
 
 def _scale(
