@@ -1,9 +1,9 @@
 """Everything but the parameters held still, so that the loss of a batch is a function of the parameters alone.
 
 While a batch is evaluated, batch norm normalises by fixed statistics, the global generators and those that model and
-loss keep of their own start from the batch's own seed (so dropout drops the same units each time), embeddings have dense gradients, and buffers that the forward pass
-writes are put back. In between, the model is as its owner left it: modes, buffers and generators have the bits they
-had.
+loss keep of their own start from the batch's own seed (so dropout drops the same units each time), embeddings have
+dense gradients, and buffers that the forward pass writes are put back. In between, the model is as its owner left it:
+modes, buffers and generators have the bits they had.
 """
 
 import random
