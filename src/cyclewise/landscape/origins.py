@@ -77,7 +77,7 @@ def is_of_batch(tensor: Tensor) -> bool:
     Example:
         >>> import torch
         >>> query, weight = torch.ones(1, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
-        >>> is_of_batch(2.0 * query.expand(4, 2) @ weight), is_of_batch(torch.ones(4, 2) @ weight)
+        >>> is_of_batch(2.0 * query.expand(4, 2)), is_of_batch(torch.ones(4, 2) @ weight)
         (False, True)
     """
     pending: list[tuple[Any, bool]] = [(tensor.grad_fn, True)]
