@@ -265,11 +265,10 @@ def seed_generator(generator: Any, seed: int) -> None:
     """
     if isinstance(generator, torch.Generator):
         generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
-        bits = generator.bit_generator
+    elif (bits := restorers.bits_of(generator)) is not None:
         bits.state = type(bits)(seed).state
     else:
-        generator.seed(seed % 2**32)
+        generator.seed(seed % 2**32 if isinstance(generator, np.random.RandomState) else seed)
 
 
 def _bound(function: Any) -> tuple[object, ...]:

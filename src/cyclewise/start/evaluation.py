@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cyclewise.restorers import bits_of
 from cyclewise.start.space import Space
 from cyclewise.start.variables import Point
-from cyclewise.state import Snapshot, preserve, seed_everything
+from cyclewise.state import Snapshot, preserve, seed_everything, seed_generator
 
 Objective = Callable[[nn.Module], float]
 _PRIME = 1_000_003
@@ -85,7 +84,7 @@ class Evaluate:
         # Generators that an objective holds, such as a loader's, start at the same place for every candidate too.
         seed_everything(seed)
         for generator in self._generators:
-            _reseed(generator, seed)
+            seed_generator(generator, seed)
 
     @cached_property
     def _generators(self) -> list[Any]:
@@ -132,14 +131,3 @@ def _content(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # a variable that has no value yet
         return None
-
-
-def _reseed(generator: Any, seed: int) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.manual_seed(seed)
-    elif (bits := bits_of(generator)) is not None:
-        bits.state = type(bits)(seed).state
-    elif isinstance(generator, np.random.RandomState):
-        generator.seed(seed % 2**32)
-    elif isinstance(generator, random.Random):
-        generator.seed(seed)
