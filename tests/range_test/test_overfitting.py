@@ -151,6 +151,11 @@ def test_the_length_of_the_run_is_what_it_depends_on():
     assert usual.max_lr == short.max_lr
 
 
+def test_an_optimizer_that_lowers_its_rate_by_itself_is_not_bounded():
+    assert find(200, optimizer=torch.optim.Adam, num_steps=300).overfit_lr is not None
+    assert find(200, optimizer=torch.optim.Adagrad, num_steps=300).overfit_lr is None
+
+
 def test_samples_seen_less_than_twice_are_not_looked_at_this_way():
     assert find(1000).overfit_lr is None
     assert find(1000).max_lr == find(1000, total_steps=5000).max_lr
