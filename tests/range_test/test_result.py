@@ -80,11 +80,13 @@ def test_a_rate_from_a_curve_that_does_not_fall_says_so():
         unclear.reading("valley")
     assert str(caught.value) == (
         "name must be a reading of a curve that falls, got 'valley'; the loss of the last sweep falls by less than its "
-        "noise between batches, and the rate rests on where the loss is lost; larger batches, accumulation_steps=4 or "
-        "num_steps=300 show more"
+        "noise between batches, and the rate rests on where the losses of all sweeps rise; larger batches, "
+        "accumulation_steps=4 or num_steps=300 show more"
     )
     assert "The loss of the last sweep falls by less than its noise" in unclear.section().conclusion
     assert "less than its noise" not in FOUND.section().conclusion
+    captions = [record.section().charts[0].caption for record in (unclear, FOUND)]
+    assert ["left of where the losses rise" in caption for caption in captions] == [True, False]
 
 
 def test_an_unknown_reading_lists_the_known_ones():

@@ -81,8 +81,8 @@ _REMEDIES = {
 
 
 _UNCLEAR = (
-    "the loss of the last sweep falls by less than its noise between batches, and the rate rests on where the loss is "
-    "lost; larger batches, accumulation_steps=4 or num_steps=300 show more"
+    "the loss of the last sweep falls by less than its noise between batches, and the rate rests on where the losses "
+    "of all sweeps rise; larger batches, accumulation_steps=4 or num_steps=300 show more"
 )
 
 
@@ -149,7 +149,7 @@ class RangeTest:
     def is_clear(self) -> bool:
         """Whether the loss of the last sweep falls by more than its noise between batches.
 
-        Where it does not, `max_lr` rests on where the loss is lost, and its interval is wider.
+        Where it does not, `max_lr` rests on where the losses of all sweeps rise, and its interval is wider.
         """
         reading = self._slowest().read()
         return reading is not None and reading.falls
@@ -322,8 +322,8 @@ class RangeTest:
             conclusion += f" {_UNCLEAR[0].upper()}{_UNCLEAR[1:]}."
         if self.overfit_lr is not None and self.overfit_lr == self.max_lr:
             conclusion += (
-                " At a higher rate the samples would be learned by heart: in the last sweep the held-out loss fell and "
-                "rose again, and the training loss did not."
+                " At a higher rate the samples would be learned by heart: in the last sweep the training loss left the "
+                "held-out loss behind."
             )
         return Section(
             title="Learning-rate range test",
@@ -371,7 +371,11 @@ class RangeTest:
             marks=() if self.max_lr is None else (Mark(f"max_lr {self.max_lr:.2g}", self.max_lr),),
             x_log=True,
             y_limits=limits,
-            caption="The rate to use lies in the last sweep's first valley, left of its lowest point.",
+            caption=(
+                "The rate to use lies in the last sweep's first valley, left of its lowest point."
+                if self.max_lr is None or self.is_clear
+                else "No valley is deeper than the noise: the rate to use lies left of where the losses rise."
+            ),
             empty=f"no learning rate: {(self.refusal or Refusal.NO_IMPROVEMENT).value}",
         )
 
