@@ -3,6 +3,7 @@
 import re
 import sysconfig
 import zlib
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,44 @@ def clicks(num_users: int, num_items: int, num_samples: int, *, seed: int) -> Sp
     )
     chance = torch.sigmoid(liking[groups[0][pairs[:, 0]], groups[1][pairs[:, 1]]])
     return split(pairs, (torch.rand(num_samples, generator=generator) < chance).float())
+
+
+@cache
+def effects(counts: tuple[int, ...], num_samples: int, *, seed: int) -> Split:
+    """Return rows of names, shape [N, len(counts)], and a number that each name moves, and the first two together."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.stack([torch.randint(count, (num_samples,), generator=generator) for count in counts], 1)
+    groups = [torch.randint(3, (count,), generator=generator) for count in counts[:2]]
+    together = torch.randn(3, 3, generator=generator)[groups[0][rows[:, 0]], groups[1][rows[:, 1]]]
+    alone = sum(torch.randn(count, generator=generator)[rows[:, i]] for i, count in enumerate(counts))
+    return split(rows, together + 0.5 * alone + 0.5 * torch.randn(num_samples, generator=generator))
+
+
+@cache
+def next_words(num_samples: int, *, num_words: int, seed: int) -> Split:
+    """Return three words of program text, shape [N, 3], and the word after them; the rarest are all one."""
+    source = "".join((Path(sysconfig.get_path("stdlib")) / name).read_text() for name in _FILES)
+    words = re.findall(r"\w+", source)
+    known = {word: i + 1 for i, (word, _) in enumerate(Counter(words).most_common(num_words - 1))}
+    codes = torch.tensor([known.get(word, 0) for word in words])
+    first = torch.randperm(len(codes) - 3, generator=torch.Generator().manual_seed(seed))[:num_samples]
+    return split(torch.stack([codes[first + i] for i in range(3)], 1), codes[first + 3])
+
+
+@cache
+def impedance(num_samples: int, *, seed: int) -> Split:
+    """Return Friedman's second problem (scikit-learn's), features standardised, targets as they are: 0 to 1,700."""
+    from sklearn.datasets import make_friedman2
+
+    inputs, targets = make_friedman2(num_samples, noise=30.0, random_state=seed)
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0)
+    return split(torch.tensor(inputs, dtype=torch.float32), torch.tensor(targets, dtype=torch.float32)[:, None])
+
+
+def amounts(data: Split, factor: float, offset: float) -> Split:
+    """Return images with their label, multiplied and moved, as a quantity, shape [N, 1]."""
+    train, valid = (offset + factor * labels[:, None].float() for labels in (data[1], data[3]))
+    return data[0], train, data[2], valid
 
 
 @cache

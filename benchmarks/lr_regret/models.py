@@ -148,6 +148,20 @@ class Bag(nn.Module):
         return self.body(self.words(words).sum(1) / count)
 
 
+class Reader(nn.Module):
+    """A GRU over the embeddings of a text's words, and a linear layer at its end."""
+
+    def __init__(self, num_words: int, width: int, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(num_words, width)
+        self.core = nn.GRU(width, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return the outputs."""
+        return self.head(self.core(self.words(words))[0][:, -1])
+
+
 class Tables(nn.Module):
     """A perceptron over the embeddings of several names, as click models have it."""
 

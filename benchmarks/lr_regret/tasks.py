@@ -26,6 +26,7 @@ from benchmarks.lr_regret.task import (
     reconstruction,
     scaled,
 )
+from benchmarks.lr_regret.wider_tasks import WIDER
 
 _argparse, _decimal, _inspect = (partial(data.text, name) for name in ("argparse", "decimal", "inspect"))
 
@@ -197,6 +198,7 @@ DEVELOPMENT: tuple[Task, ...] = (
     Task("linear-clusters-rawer-few-adam", partial(models.mlp, 12, 2), Adam, cross_entropy,
          lambda: raw(data.clusters(200, 12, 2, distance=4.0, seed=77), (-1, 3)), 16, 200, "small table, raw features"),
     *HARD,
+    *WIDER,
 )  # fmt: skip
 
 TEST: tuple[Task, ...] = (

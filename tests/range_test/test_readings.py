@@ -80,3 +80,19 @@ def test_a_loss_far_above_the_start_after_a_fall_is_a_spike(scale, shift):
 )
 def test_what_is_no_spike(losses):
     assert readings.spike(np.array(losses)) is None
+
+
+def test_a_model_that_reached_its_targets_and_died_was_destroyed_there():
+    noise = 0.1 * np.random.default_rng(0).standard_normal(60)
+    dead, alive, spiked = (4.0 + noise for _ in range(3))
+    dead[20:22] = 0.5
+    alive[20:] -= 1.5  # falls, and stays there
+    spiked[20:24] = 3.0
+    spiked[24] = 5.5
+    assert [readings.destroyed(loss) for loss in (dead, alive, spiked)] == [20, None, 20]
+    spiked[20:24] = 3.8  # too little to be far below the start: the spike says it
+    spiked[24] = 4.9
+    assert readings.destroyed(spiked) == 24
+    assert readings.spike(spiked) in (None, 24)
+    assert readings.destroyed(4.0 + noise) is None
+    assert readings.destroyed(dead[:5]) is None

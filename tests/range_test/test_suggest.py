@@ -8,6 +8,7 @@ import torch
 
 from cyclewise.range_test import readings, suggest
 from cyclewise.range_test.curve import Curve
+from cyclewise.range_test.pace import pace_of
 from cyclewise.range_test.trial import Trial
 from tests.range_test.curves import RATES, curve
 
@@ -100,14 +101,17 @@ def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
 
 
 def test_where_squares_are_summed_up_the_rate_is_that_of_the_middle_of_the_run():
+    adagrad = pace_of(torch.optim.Adagrad([torch.zeros(1, requires_grad=True)]))
+
+    def peak(sums, steps=None):
+        options = {"sums_squares": True, "pace": adagrad} if sums else {}
+        return suggest.suggest(lr, reading, memory=1.0, total_steps=steps, **options)[0]
+
     lr = np.geomspace(1e-3, 1.0, 60)
     reading = readings.read(lr, np.where(lr < 0.1, 2.0 - np.log10(lr / 1e-3), 40.0 * lr))
-    usual, summed, longer = (
-        suggest.suggest(lr, reading, memory=1.0, sums_squares=sums, total_steps=steps)[0]
-        for sums, steps in ((False, None), (True, 250), (True, 1000))
-    )
+    usual, summed, longer = peak(False), peak(True, 250), peak(True, 1000)
     assert longer == pytest.approx(2.0 * summed)
-    assert suggest.suggest(lr, reading, memory=1.0, sums_squares=True)[0] == summed > usual
+    assert peak(True) == summed > usual
     edge = math.sqrt(readings.minimum(lr, reading) * readings.half_lost(lr, reading))
     assert summed == pytest.approx(edge * 10**-0.12 * math.sqrt(125 / (1 + np.sum(lr < edge))))
 
@@ -145,3 +149,16 @@ def test_where_the_curve_falls_no_other_is_asked():
     reading = readings.read(RATES, curve(1e-3, edge=1e-2))
     peaks = [suggest.suggest(RATES, reading, memory=1.0, hints=hints)[0] for hints in ([], [unclear(1e-5)])]
     assert peaks[0] == peaks[1]
+
+
+def test_an_unclear_curve_that_destroyed_its_model_was_lost_there():
+    lr = np.geomspace(1e-4, 1e-2, 101)
+    loss = 2.0 + np.random.default_rng(0).standard_normal(101)
+    reading = readings.read(lr, loss)
+    assert not reading.falls
+    free, bound = (suggest.suggest(lr, reading, memory=1.0, lost_at=rate)[0] for rate in (math.inf, 2e-4))
+    assert bound == pytest.approx(2e-4 * 10 ** -(0.12 + 4.7 * 0.02))
+    assert bound < free
+    assert suggest.suggest(lr, reading, memory=1.0, lost_at=1.0)[0] == free
+    clear = readings.read(RATES, curve(1e-3, edge=1e-2))
+    assert len({suggest.suggest(RATES, clear, memory=1.0, lost_at=rate)[0] for rate in (math.inf, 1e-5)}) == 1

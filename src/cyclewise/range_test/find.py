@@ -17,7 +17,7 @@ from cyclewise.progress import Progress, progress_bar
 from cyclewise.range_test.checks import check, check_groups, check_numbers, check_own_step, check_precision
 from cyclewise.range_test.curve import Curve, finite
 from cyclewise.range_test.doubt import is_unclear, link, refuse, starts_too_high
-from cyclewise.range_test.readings import read
+from cyclewise.range_test.readings import destroyed, read
 from cyclewise.range_test.result import RangeTest, Refusal, StopReason
 from cyclewise.range_test.suggest import suggest
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
@@ -200,7 +200,7 @@ def _find(
     ):
         trial = Trial(model, optimizer, update, evaluate, step, snapshot, int(seed))
         trial.load(train_loader, valid_loader, max(shares(int(num_steps))))
-        seen = run_sweeps(trial, limits, int(num_steps), bar)
+        seen = run_sweeps(trial, limits, int(num_steps), bar, settings["total_steps"])
         if is_unclear(seen):
             seen.evaluation_noise = trial.evaluation_noise()
     settings["batch_size"] = trial.batch_size()
@@ -229,16 +229,19 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
     if refusal is None:
         curve = seen.curves[-1].usable()
         reading = read(curve.lr, curve.loss)
-        highest = math.inf if seen.course is None else seen.course.highest_rate(given["total_steps"])
+        highest = seen.highest_rate(given["total_steps"])
+        lost = destroyed(curve.loss)
         max_lr, interval = suggest(
             curve.lr,
             reading,
             memory=trial.memory(),
             has_momentum=trial.has_momentum(),
             sums_squares=trial.sums_squares(),
+            pace=trial.pace,
             num_samples=trial.num_samples,
             total_steps=given["total_steps"],
             highest=highest,
+            lost_at=math.inf if lost is None else float(curve.lr[lost]),
             hints=seen.hints(),
         )
         overfit_lr = highest if math.isfinite(highest) else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cyclewise.range_test.pace import Pace, steady
 from cyclewise.range_test.readings import Array
 from cyclewise.range_test.suggest import USUAL_STEPS
 
@@ -29,7 +30,7 @@ _AROUND = 1.0 / 16.0
 # How much farther gradient descent may come. Fitted on the same tasks.
 _FARTHER_BY_DESCENT = 4.0
 # Mean rate of a one-cycle run, as a share of its peak.
-_MEAN_RATE = 0.5
+MEAN_RATE = 0.5
 
 
 class Course:
@@ -38,9 +39,10 @@ class Course:
     Args:
         num_steps: length of the sweep.
         divides_by_size: whether the optimizer divides gradients by their size, as Adam and its kin do.
+        pace: the share of its rate that the optimizer takes at a step.
 
     Attributes:
-        way: sum of the rates until each look.
+        way: sum of the rates until each look, of what the optimizer took of them.
         losses: what each look saw, one loss per held-out batch.
 
     Example:
@@ -52,7 +54,8 @@ class Course:
         (0.000341, 3.41e-05)
     """
 
-    def __init__(self, num_steps: int, *, divides_by_size: bool = True) -> None:
+    def __init__(self, num_steps: int, *, divides_by_size: bool = True, pace: Pace = steady) -> None:
+        self._pace = pace
         self._farther = 1.0 if divides_by_size else _FARTHER_BY_DESCENT
         self.way: list[float] = []
         self.losses: list[Sequence[float]] = []
@@ -63,8 +66,8 @@ class Course:
 
     def update(self, rate: float, loss: float, score: Callable[[], Sequence[float]]) -> None:
         """Count an update at `rate` with its training loss, and look at the held-out batches after it if it is time."""
-        self._travelled += rate
         self._training.append(loss)
+        self._travelled += rate * self._pace(len(self._training))
         if len(self._training) - 1 in self._stops:
             self._look(score)
 
@@ -96,7 +99,8 @@ class Course:
         if np.sum((is_behind & is_level)[lowest:]) < _FEWEST_LOOKS:
             return math.inf
         middle = math.exp(np.average(np.log(self.way), weights=np.clip(fall, 0.0, 1.0) ** _POWER))
-        return self._farther * middle / (_MEAN_RATE * (total_steps or USUAL_STEPS))
+        steps = total_steps or USUAL_STEPS
+        return self._farther * middle / (MEAN_RATE * self._pace(steps / 2) * steps)
 
     def _training_losses(self) -> Array:
         """Return the training loss about each look."""

@@ -30,6 +30,9 @@ _FLOOR_SHARE = 0.9
 _SPIKE_DEVIATIONS = 3.0
 # So many losses before and after it, at least.
 _AROUND_SPIKE = 4
+# The same where no valley is seen: a rise by this share of the fall is enough, or a loss so many deviations below the
+# start, the losses after it being back there.
+_SPIKE_SHARE, _DIVE_DEVIATIONS, _AFTER_DIVE = 0.3, 4.0, 8
 # `slide` ends where the loss falls less than this share of its steepest fall per decade.
 _SLIDE_SHARE = 0.25
 
@@ -159,11 +162,15 @@ def floor(lr: Array, reading: Reading) -> tuple[float, float]:
     return reached(lr, valley, _FLOOR_SHARE), minimum(lr, valley)
 
 
-def spike(loss: Array) -> int | None:
+def spike(loss: Array, *, share: float = 1.0) -> int | None:
     """Return the index of the first loss far above the start after a fall, if the losses come back; None: none does.
 
     Where a loss has no bound (a squared error) a rate that is too high can destroy the model within a step, which then
     learns the mean anew and stays there: what comes after is a valley of another model.
+
+    Args:
+        loss: of a sweep, shape [N].
+        share: of the fall that it rises above the start, beside noise.
 
     Example:
         >>> spike(np.array([4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9]))
@@ -171,15 +178,35 @@ def spike(loss: Array) -> int | None:
     """
     if len(loss) < 2 * _AROUND_SPIKE:
         return None
-    start = float(np.median(loss[: max(3, len(loss) // 8)]))
-    deviation = 1.4826 * float(np.median(np.abs(np.diff(loss)))) / math.sqrt(2.0)
+    start, deviation = _start_and_deviation(loss)
     lowest = np.minimum.accumulate(loss)
     for i in range(_AROUND_SPIKE, len(loss) - _AROUND_SPIKE):
         fall = start - lowest[i - 1]
-        is_above = loss[i] > start + fall + _SPIKE_DEVIATIONS * deviation
+        is_above = loss[i] > start + share * fall + _SPIKE_DEVIATIONS * deviation
         if is_above and fall > 2.0 * deviation and loss[i + 1 :].min() < start:
             return i
     return None
+
+
+def destroyed(loss: Array) -> int | None:
+    """Return the index at which a sweep destroyed its model, as far as single losses say so; None: none does.
+
+    They say so by a spike after a fall, or by a loss far below the start that is followed by the level of the start: a
+    model that has reached large targets, at a rate that kills it the next moment.
+
+    Example:
+        >>> destroyed(np.array([4.0, 4.1, 3.9, 4.0, 3.9, 0.5, 4.1, *[4.0, 3.9] * 8]))
+        5
+    """
+    start, deviation = _start_and_deviation(loss)
+    above = spike(loss, share=_SPIKE_SHARE)
+    for i in range(_AROUND_SPIKE, len(loss) - _AROUND_SPIKE if above is None else above):
+        after = loss[i + 2 :][:_AFTER_DIVE]
+        if loss[i] < start - _DIVE_DEVIATIONS * deviation and len(after) >= _AROUND_SPIKE:
+            back = start - min(0.5 * (start - loss[i]), 2.0 * deviation)
+            if np.median(after) > back:
+                return i
+    return above
 
 
 def is_past_valley(lr: Array, loss: Array) -> bool:
@@ -199,6 +226,12 @@ def deviations(gaps: Sequence[float]) -> float | None:
     values = np.array(gaps)
     square = float(np.square(values).sum())
     return float(values.sum()) / math.sqrt(square) if len(values) >= FEWEST_POINTS and square > 0 else None
+
+
+def _start_and_deviation(loss: Array) -> tuple[float, float]:
+    """Return the level at the start, and the standard deviation of a loss from the next."""
+    start = float(np.median(loss[: max(3, len(loss) // 8)]))
+    return start, 1.4826 * float(np.median(np.abs(np.diff(loss)))) / math.sqrt(2.0)
 
 
 def _steepest_index(reading: Reading) -> int:

@@ -11,6 +11,7 @@ from statistics import geometric_mean
 import numpy as np
 
 from cyclewise.range_test.curve import Curve
+from cyclewise.range_test.pace import Pace, steady
 from cyclewise.range_test.readings import Array, Reading, first_valley, half_lost, minimum, reached, read, rise
 
 # The constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else, for 50, 100
@@ -42,9 +43,11 @@ def suggest(
     memory: float,
     has_momentum: bool = False,
     sums_squares: bool = False,
+    pace: Pace = steady,
     num_samples: int | None = None,
     total_steps: int | None = None,
     highest: float = math.inf,
+    lost_at: float = math.inf,
     hints: Sequence[Curve] = (),
 ) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
@@ -57,22 +60,25 @@ def suggest(
     Of few training samples the loss goes on falling, or stays at nothing, at rates that no run survives that has not
     learned them yet: there the edge is the first rate at which 95 % of the fall have happened.
 
-    An optimizer that divides by the root of all squared gradients so far (Adagrad) lowers its rate by itself, as one
-    over the root of the steps: in the middle of a run it has come further down than at the edge of the sweep.
+    An optimizer may take another share of its rate in the middle of a run than at the edge of the sweep: the peak goes
+    up by as much as it slows down by itself, and down by as much as it begins slowly.
 
     Where the curve does not fall by more than its noise, its lowest point is chance. What every sweep still shows is
     the rate from which its loss stays above the start, more than a decade too high: the middle of the peak above and of
-    those rates, each taken back by a margin, is what is left to say.
+    those rates, each taken back by a margin, is what is left to say. Where
+    the sweep is known to have destroyed its model within a step or two, the peak is below that.
 
     Args:
         lr: rates of a slow sweep, shape [N].
         reading: what :func:`read` made of it.
         memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
         has_momentum: whether the optimizer adds gradients up, as SGD's momentum does, and does not average them.
-        sums_squares: whether the optimizer divides by the root of all squared gradients so far.
+        sums_squares: whether the optimizer divides by the root of all squared gradients so far: no lag is taken back.
+        pace: the share of its rate that the optimizer takes at a step.
         num_samples: training samples in all; None where they are not known.
         total_steps: length of the run; None: 250 steps.
         highest: no peak is higher.
+        lost_at: the rate at which this sweep destroyed its model within a step or two; infinity where none is known.
         hints: the usable curves of all sweeps, asked for the rates at which they rise where this one does not fall;
             none: the peak stays as it is.
     """
@@ -85,12 +91,13 @@ def suggest(
     if has_momentum:
         margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
     lag_in_steps = lag * memory + _LAG_IN_STEPS
-    peak = edge * 10.0 ** -(margin + _decades_per_step(lr) * lag_in_steps)
-    if sums_squares:
-        steps = 1 + int(np.searchsorted(lr, edge))
-        peak = edge * 10.0**-margin * math.sqrt((total_steps or USUAL_STEPS) / 2 / steps)
+    taken_back = 0.0 if sums_squares else _decades_per_step(lr) * lag_in_steps
+    step = 1 + int(np.searchsorted(lr, edge))
+    below_edge = 10.0 ** -(margin + taken_back) * pace(step) / pace((total_steps or USUAL_STEPS) / 2)
+    peak = edge * below_edge
     if not reading.falls:
         peak = geometric_mean([peak, *(_below_rise(curve, _LAG_LEFT * lag_in_steps) for curve in hints)])
+        peak = min(peak, lost_at * below_edge)
     peak = min(peak, highest)
     width = 10.0 ** (_HALF_INTERVAL_DECADES if reading.falls else _HALF_INTERVAL_DECADES_UNCLEAR)
     return peak, (peak / width, peak * width)

@@ -18,10 +18,12 @@ from cyclewise.range_test.beginnings import Beginning, LeftBehind, Raised
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.divergence import Divergence
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
-from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, Looks
+from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, HeldOut, Looks
 from cyclewise.range_test.overfitting import Course
 from cyclewise.range_test.result import Refusal, StopReason
+from cyclewise.range_test.suggest import USUAL_STEPS
 from cyclewise.range_test.trial import Trial
+from cyclewise.range_test.visits import Visits
 
 # Decades, about the rate at which an update moves the parameters by their own size.
 _FIRST_LOW, _FIRST_HIGH = -5.0, 1.5
@@ -42,8 +44,8 @@ _MOST_BEGINNINGS = 3
 _LOOKS = (0.35, 0.55, 0.75)
 # The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
 _EARLY_LOOKS = (0.35, 0.7)
-
-
+# So many steps on batches that none before them took tell what a visit leaves.
+_FEWEST_NEW_STEPS = 16
 # A sweep that sees each sample so often may learn them by heart.
 _PASSES_BY_HEART = 2.0
 
@@ -76,6 +78,7 @@ class Sweeps:
             samples less the loss with the true ones.
         course: the held-out loss all along the last sweep; None where it could not learn samples by heart, or none is
             held out.
+        visits: what the updates of the last sweep left of their own batches; None where a run would not see them again.
         has_classes: whether the targets are whole numbers.
         evaluation_noise: standard deviation of a step's loss about itself, its batches being scored again with nothing
             changed; None where it was not asked.
@@ -87,12 +90,18 @@ class Sweeps:
     looks: Looks = field(default_factory=Looks)
     gaps: list[float] = field(default_factory=list)
     course: Course | None = None
+    visits: Visits | None = None
     has_classes: bool = False
     evaluation_noise: float | None = None
 
     def is_refused(self) -> bool:
         """Return whether the sweeps themselves say that there is no rate."""
         return self.refusal is not None
+
+    def highest_rate(self, total_steps: int | None) -> float:
+        """Return the highest rate at which a run does not learn its samples by heart; infinity without a sign."""
+        bounds = [seen.highest_rate(total_steps) for seen in (self.course, self.visits) if seen is not None]
+        return min(bounds, default=math.inf)
 
     def hints(self) -> list[Curve]:
         """Return the usable curves that hint at the rate by where they rise: the first, the second and the last.
@@ -130,8 +139,8 @@ def sweep_rates(start_lr: float, end_lr: float, num_steps: int, sweep: str) -> l
     return [float(rate) for rate in np.geomspace(start_lr, end_lr, num_steps)]
 
 
-def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
-    """Run the sweeps, at most `num_steps` updates in all."""
+def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_steps: int | None = None) -> Sweeps:
+    """Run the sweeps, at most `num_steps` updates in all, for a run of `total_steps`."""
     seen = Sweeps(has_classes=trial.has_classes())
     looks = seen.looks
 
@@ -185,7 +194,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar) -> Sweeps:
         if beginning < most_beginnings:
             watches = [Raised(levels, _fall(earlier)), LeftBehind(earlier.lr.tolist(), earlier.loss.tolist())]
         seen.course = _course(trial, len(rates))
-        too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches, course=seen.course)
+        seen.visits = _visits(trial, looks.start, len(rates), total_steps)
+        too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches)
         if too_high is None:
             break
         low, high = limits.clip(*too_high.anew())
@@ -197,7 +207,17 @@ def _course(trial: Trial, num_steps: int) -> Course | None:
     # The way of an optimizer that lowers its rate by itself is not that of its rates.
     if not trial.held_out or trial.passes(num_steps) < _PASSES_BY_HEART or trial.sums_squares():
         return None
-    return Course(num_steps, divides_by_size=trial.divides_by_size())
+    return Course(num_steps, divides_by_size=trial.divides_by_size(), pace=trial.pace)
+
+
+def _visits(trial: Trial, start: HeldOut | None, num_steps: int, total_steps: int | None) -> Visits | None:
+    # Gradient descent slows down by itself as the samples are learned.
+    if start is None or not trial.divides_by_size() or trial.sums_squares() or trial.steps_in_pass is None:
+        return None
+    new = trial.num_new_steps(num_steps)
+    if new < _FEWEST_NEW_STEPS or (total_steps or USUAL_STEPS) <= trial.steps_in_pass:
+        return None
+    return Visits(new, start=start.losses, steps_in_pass=trial.steps_in_pass, pace=trial.pace)
 
 
 def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tuple[float, float]:
@@ -255,7 +275,6 @@ def _run(
     look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
     watches: Sequence[Beginning] = (),
-    course: Course | None = None,
 ) -> Beginning | None:
     # What says that the sweep began too high, and so does not count; None where it counts.
     lrs: list[float] = []
@@ -269,8 +288,10 @@ def _run(
         loss = trial.train(rate)
         lrs.append(rate)
         losses.append(loss)
-        if course is not None:
-            course.update(rate, trial.training_loss, trial.score)
+        if seen.course is not None:
+            seen.course.update(rate, trial.training_loss, trial.score)
+        if seen.visits is not None:
+            seen.visits.update(rate, trial.score_steps)
         if bar.is_shown:
             bar.move_to(trial.num_updates, f"lr {rate:.2g}  loss {loss:.4g}")
         too_high = [watch for watch in watches if watch.update(rate, loss)]
@@ -288,8 +309,8 @@ def _run(
         if watch.update(loss) or (ends_past_valley and readings.is_past_valley(np.array(lrs), np.array(losses))):
             stop_reason = StopReason.DIVERGED
             break
-    if course is not None:
-        course.close(trial.score)
+    if seen.course is not None:
+        seen.course.close(trial.score)
     seen.curves.append(Curve(np.array(lrs), np.array(losses)))
     seen.stop_reasons.append(stop_reason)
     if stop_reason is StopReason.NONFINITE:

@@ -17,6 +17,7 @@ from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.exchanged import comparing, with_exchanged_targets
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.looks import HeldOut
+from cyclewise.range_test.pace import pace_of
 from cyclewise.range_test.relation import are_related
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
@@ -60,6 +61,7 @@ class Trial:
         self.model = model
         self.optimizer = optimizer
         self.ratios = _ratios(optimizer)
+        self.pace = pace_of(optimizer)
         self.num_updates = 0
         self.num_evaluations = 0
         self.num_samples: int | None = None
@@ -73,6 +75,7 @@ class Trial:
         self._step = step
         self._snapshot = snapshot
         self._seed = seed
+        self.steps_in_pass: float | None = None
         self._batches: list[Any] = []
         self._position = 0
         self._span = 0
@@ -89,6 +92,7 @@ class Trial:
         wanted = num_steps * self._per_step + (_NUM_HELD_OUT if scores and valid_loader is None else 0)
         self._batches = keep(train_loader, wanted)
         self.num_samples = self._whole_set(wanted)
+        self.steps_in_pass = self._length(train_loader, wanted)
         if scores and valid_loader is not None:
             self.held_out = keep(valid_loader, _NUM_HELD_OUT, name="valid_loader")
             self.held_out = self.held_out[: least_over_ranks(len(self.held_out), self._device)]
@@ -216,6 +220,15 @@ class Trial:
         """Return the loss of each of the first held-out batches, the mean over the ranks."""
         return mean_over_ranks(self._scores(self.held_out[:_NUM_ON_THE_WAY], 1)[:, 0].tolist(), self._device)
 
+    def num_new_steps(self, num_steps: int) -> int:
+        """Return how many of so many steps take batches that none before them took."""
+        return min(num_steps, len(self._batches) // self._per_step)
+
+    def score_steps(self, steps: Sequence[int]) -> list[float]:
+        """Return the loss of a batch of each of these steps of a sweep over all batches, the mean over the ranks."""
+        batches = [self._batches[step * self._per_step] for step in steps]
+        return mean_over_ranks(self._scores(batches, 1)[:, 0].tolist(), self._device)
+
     def evaluation_noise(self) -> float | None:
         """Return the standard deviation that a step's loss has by itself: when the same batches are scored again.
 
@@ -317,6 +330,14 @@ class Trial:
         total = sum(math.nan if count is None else count for count in counts)
         total = float(sum_over_ranks(torch.tensor(total, device=self._device)))
         return int(total) if math.isfinite(total) else None
+
+    def _length(self, train_loader: Any, wanted: int) -> float | None:
+        """Return in how many steps a run sees each sample once, the fewest over the ranks; None where nobody knows."""
+        try:
+            batches = len(train_loader)
+        except TypeError:
+            batches = len(self._batches) if len(self._batches) < wanted else 0
+        return least_over_ranks(batches, self._device) / self._per_step or None
 
     def _fastest_group(self) -> dict[str, Any]:
         groups = zip(self.ratios, self.optimizer.param_groups, strict=True)

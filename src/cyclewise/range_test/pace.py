@@ -1,0 +1,58 @@
+"""How much of its rate an optimizer takes by itself at each step: some slow down as they go, some begin slowly.
+
+A sweep of some fifty steps passes a rate at another pace than the run that is to use it.
+"""
+
+import math
+from collections.abc import Callable
+
+from torch.optim import Adagrad, Optimizer, RAdam
+
+# RAdam divides by the size of the gradients where their average is longer than so many steps.
+_SHORTEST = 5.0
+
+Pace = Callable[[float], float]
+
+
+def steady(step: float) -> float:
+    """Return 1.0: the rate is what is taken, whatever the step."""
+    del step
+    return 1.0
+
+
+def pace_of(optimizer: Optimizer) -> Pace:
+    """Return the share of its rate that the optimizer takes at its n-th step from now, up to a constant factor.
+
+    Adagrad divides by the root of all squared gradients so far: one over the root of the steps, where those keep their
+    size (Duchi et al. 2011). RAdam multiplies by the rectification of arXiv:1908.03265, algorithm 2, and begins at less
+    than a tenth of its rate. What has made steps already goes on from there.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.zeros(1, requires_grad=True)
+        >>> pace = pace_of(torch.optim.RAdam([weight]))
+        >>> [round(pace(step), 2) for step in (10, 50, 200, 100_000)]
+        [0.05, 0.15, 0.31, 1.0]
+    """
+    before = _steps_so_far(optimizer)
+    if isinstance(optimizer, Adagrad):
+        return lambda step: 1.0 / math.sqrt(before + step)
+    if isinstance(optimizer, RAdam):
+        beta = float(optimizer.param_groups[0]["betas"][1])
+        return lambda step: _rectification(before + step, beta)
+    return steady
+
+
+def _rectification(step: float, beta: float) -> float:
+    longest = 2.0 / (1.0 - beta) - 1.0
+    if longest <= _SHORTEST:
+        return 1.0  # it never divides by the size of the gradients
+    length = longest - 2.0 * step * beta**step / (1.0 - beta**step)
+    # The first steps are not divided by the size of the gradients at all: as slow as the first that is.
+    length = max(length, _SHORTEST)
+    return math.sqrt((length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length))
+
+
+def _steps_so_far(optimizer: Optimizer) -> float:
+    steps = (state["step"] for state in optimizer.state.values() if "step" in state)
+    return float(max((float(step) for step in steps), default=0.0))

@@ -1,0 +1,103 @@
+"""Samples learned by heart at each visit: what an update leaves of its own batch, and how many visits a run pays.
+
+Names with an embedding of their own (words, users, items) are learned by heart long before a sweep sees any of them
+again: an update lowers the loss of its own batch by as much as it lowers everybody's. Each look of a sweep holds
+batches that were trained on a few steps ago against batches that come next: the gap between them, over the rate of the
+visit, times the visits of a run, is what that run learns by heart.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cyclewise.range_test.overfitting import MEAN_RATE
+from cyclewise.range_test.pace import Pace, steady
+from cyclewise.range_test.readings import deviations
+from cyclewise.range_test.suggest import USUAL_STEPS
+
+_NUM_LOOKS = 12
+# Steps before and after a look whose batches are held against each other. An optimizer that averages gradients is
+# still busy with the last of them.
+_SEEN, _NEW = (6, 3), (1, 2)
+# After so many looks without a gap there is none.
+_ENOUGH_LOOKS = 4
+# What says that samples are learned by heart: how certain the gap is, in standard deviations, and how wide: a share of
+# the fall, and of the spread between batches before training.
+_DEVIATIONS, _SHARE, _SPREADS = 2.3, 0.15, 1.5
+# What a run may learn by heart, as a share of the fall. Fitted, as those above, on the development tasks of
+# benchmarks/lr_regret.
+_BY_HEART = 0.3
+
+
+class Visits:
+    """The gap between batches seen and batches to come, on the way through a sweep.
+
+    Args:
+        num_steps: of the sweep that see a batch for the first time.
+        start: held-out losses before training, one per batch.
+        steps_in_pass: steps of a run in which each sample is seen once.
+        pace: the share of its rate that the optimizer takes at a step.
+
+    Example:
+        >>> visits = Visits(20, start=[1.00, 1.02], steps_in_pass=20)
+        >>> for i in range(20):
+        ...     fall = 0.02 * i
+        ...     visits.update(0.01, lambda steps: [1.0 - fall - (0.1 if step < i else 0.0) for step in steps])
+        >>> round(visits.highest_rate(total_steps=200), 4)
+        0.0021
+    """
+
+    def __init__(self, num_steps: int, *, start: Sequence[float], steps_in_pass: float, pace: Pace = steady) -> None:
+        self._start, self._spread = float(np.mean(start)), float(np.std(start, ddof=1)) if len(start) > 1 else 0.0
+        self._steps_in_pass, self._pace = steps_in_pass, pace
+        first, last = max(_SEEN), num_steps - 1 - max(_NEW)
+        self._stops = {round(stop) for stop in np.linspace(first, last, _NUM_LOOKS)} if last >= first else set()
+        self._rates: list[float] = []
+        self._visited: list[float] = []  # mean rate of the visits that a look saw
+        self._gaps: list[list[float]] = []
+        self._new: list[float] = []
+
+    def update(self, rate: float, score: Callable[[Sequence[int]], Sequence[float]]) -> None:
+        """Count an update at `rate`, and look at some batches after it if it is time.
+
+        Args:
+            rate: of this step.
+            score: returns the loss of a batch of each of several steps of the sweep.
+        """
+        self._rates.append(rate * self._pace(len(self._rates) + 1))
+        step = len(self._rates) - 1
+        if step not in self._stops or not self._goes_on():
+            return
+        before, after = [step - back for back in _SEEN], [step + ahead for ahead in _NEW]
+        losses = list(score([*before, *after]))
+        seen, new = losses[: len(before)], losses[len(before) :]
+        self._gaps.append([there - here for here, there in zip(seen, new, strict=True)])
+        self._new.append(sum(new) / len(new))
+        self._visited.append(sum(self._rates[i] for i in before) / len(before))
+
+    def highest_rate(self, total_steps: int | None) -> float:
+        """Return the highest peak of a one-cycle run that does not learn too much by heart; infinity without a sign.
+
+        Args:
+            total_steps: length of the run; None: 250 steps.
+        """
+        steps = total_steps or USUAL_STEPS
+        looks = int(np.argmin(self._new)) + 1 if self._new else 0
+        gaps = np.array(self._gaps[:looks], dtype=np.float64).reshape(looks, len(_SEEN))
+        fall = self._start - self._new[looks - 1] if looks else 0.0
+        certainty = deviations(gaps.flatten().tolist()) if np.isfinite(gaps).all() else None
+        if steps <= self._steps_in_pass or not fall > 0.0 or certainty is None or certainty < _DEVIATIONS:
+            return math.inf
+        width = float(gaps.flatten()[gaps.size // 2 :].mean())
+        if width < max(_SHARE * fall, _SPREADS * self._spread):
+            return math.inf
+        per_rate = float(gaps.mean()) / float(np.mean(self._visited[:looks]))
+        share_taken = MEAN_RATE * self._pace(steps / 2)
+        return _BY_HEART * fall / (per_rate * share_taken * steps / self._steps_in_pass)
+
+    def _goes_on(self) -> bool:
+        if len(self._gaps) < _ENOUGH_LOOKS:
+            return True
+        mean = float(np.mean(self._gaps))
+        return math.isfinite(mean) and mean > 0.5 * self._spread

@@ -1,0 +1,50 @@
+"""How much of its rate an optimizer takes at each step: what torch's own optimizers do, step by step."""
+
+import math
+
+import pytest
+import torch
+
+from cyclewise.range_test.pace import pace_of, steady
+
+
+def moves(optimizer_class, num_steps, **options):
+    """How far a parameter with a gradient of 1 moves at each step at a rate of 1."""
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = optimizer_class([weight], lr=1.0, **options)
+    moved = []
+    for _ in range(num_steps):
+        weight.grad = torch.ones_like(weight)
+        before = weight.item()
+        optimizer.step()
+        moved.append(before - weight.item())
+    return moved, optimizer
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.99, 0.999])
+def test_radam_takes_what_torch_takes(beta):
+    moved, _ = moves(torch.optim.RAdam, 400, betas=(0.9, beta), eps=0.0)
+    pace = pace_of(torch.optim.RAdam([torch.zeros(1, requires_grad=True)], betas=(0.9, beta)))
+    for step in (10, 50, 400):
+        assert pace(step) == pytest.approx(moved[step - 1], rel=1e-6)
+    assert 0 < pace(1) == pace(2) < pace(8)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.6])
+def test_radam_that_is_never_rectified_is_steady(beta):
+    pace = pace_of(torch.optim.RAdam([torch.zeros(1, requires_grad=True)], betas=(0.9, beta)))
+    assert pace(1) == pace(10) == pace(1000)
+
+
+def test_adagrad_takes_one_over_the_root_of_its_steps_and_goes_on_from_those_that_it_made():
+    moved, optimizer = moves(torch.optim.Adagrad, 100)
+    assert [pace_of(torch.optim.Adagrad(optimizer.param_groups[0]["params"]))(n) for n in (1, 100)] == pytest.approx(
+        [moved[0], moved[99]]
+    )
+    pace = pace_of(optimizer)
+    assert pace(44) == pytest.approx(1 / math.sqrt(144))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+def test_the_others_take_what_they_are_given(kind):
+    assert pace_of(kind([torch.zeros(1, requires_grad=True)], lr=0.1)) is steady

@@ -1,0 +1,132 @@
+"""Samples learned by heart at each visit: how high a rate may be that a run pays many visits at."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import cyclewise as cw
+from cyclewise.range_test.pace import pace_of
+from cyclewise.range_test.visits import Visits
+
+START = [0.98, 1.0, 1.02]
+
+
+def sweep(gap, *, fall=0.5, num_steps=40, rate=0.01, noise=0.0, start=START, **options):
+    """A sweep at one rate whose loss falls in a straight line, lower by `gap` on batches that were trained on."""
+    visits = Visits(num_steps, start=start, **{"steps_in_pass": 40, **options})
+    generator = np.random.default_rng(0)
+
+    def score(now, steps):
+        level = 1.0 - fall * now / num_steps
+        return [level - gap * (step < now) + noise * generator.standard_normal() for step in steps]
+
+    for now in range(num_steps):
+        visits.update(rate, partial(score, now))
+    return visits
+
+
+def test_a_run_may_learn_by_heart_a_share_of_the_fall():
+    # 0.1 at a rate of 0.01, so 10 per rate and visit; 400 steps are ten visits at half of the peak on average.
+    fall = 0.5 * 37 / 40
+    assert sweep(0.1).highest_rate(400) == pytest.approx(0.3 * fall / (10.0 * 10 * 0.5), rel=1e-3)
+    assert sweep(0.2).highest_rate(400) == pytest.approx(sweep(0.1).highest_rate(800))
+    assert sweep(0.1).highest_rate(None) == sweep(0.1).highest_rate(250)
+
+
+@pytest.mark.parametrize(
+    ("visits", "why"),
+    [
+        (sweep(0.0, noise=0.1), "no gap"),
+        (sweep(0.05), "a gap of a tenth of the fall"),
+        (sweep(-0.1), "those that were seen are worse"),
+        (sweep(0.1, start=[0.8, 1.0, 1.2]), "batches differ by more than that before training"),
+        (sweep(0.1, fall=-0.5), "nothing falls"),
+        (sweep(0.1, num_steps=4), "no batch was both seen and followed"),
+        (sweep(math.nan), "not finite"),
+    ],
+)
+def test_without_a_sign_no_rate_is_too_high(visits, why):
+    assert visits.highest_rate(400) == math.inf, why
+
+
+def test_a_run_of_less_than_a_pass_sees_nothing_again():
+    assert sweep(0.1, steps_in_pass=400).highest_rate(400) == math.inf
+    assert sweep(0.1, steps_in_pass=400).highest_rate(401) < math.inf
+
+
+def test_where_there_is_no_gap_few_looks_are_enough():
+    looks = []
+    visits = Visits(60, start=START, steps_in_pass=60)
+
+    def score(now, steps):
+        looks.append((now, *steps))
+        return [1.0 - 0.01 * now] * len(steps)
+
+    for now in range(60):
+        visits.update(0.01, partial(score, now))
+    assert len(looks) == 4
+    assert looks[0] == (6, 0, 3, 7, 8)
+
+
+def test_an_optimizer_that_begins_slowly_is_taken_at_its_pace():
+    pace = pace_of(torch.optim.RAdam([torch.zeros(1, requires_grad=True)]))
+    steady, slow = sweep(0.1), sweep(0.1, pace=pace)
+    # It took less than the rate when the gap was seen, and takes more in the middle of the run.
+    assert 0.2 < slow.highest_rate(400) / steady.highest_rate(400) < 0.6
+
+
+class Factors(nn.Module):
+    """The product of the embeddings of a user and an item, and a bias of each: its sign is whether the one likes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.users, self.items = nn.Embedding(100, 7), nn.Embedding(80, 7)
+        for table in (self.users, self.items):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def forward(self, pairs):
+        users, items = self.users(pairs[:, 0]), self.items(pairs[:, 1])
+        return (users[:, 1:] * items[:, 1:]).sum(1) + users[:, 0] + items[:, 0]
+
+
+class Unsized:
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+def find(*, sized=True, kind=torch.optim.Adam, total_steps=600):
+    torch.manual_seed(0)
+    pairs = torch.stack([torch.randint(100, (2200,)), torch.randint(80, (2200,))], 1)
+    liking = 4.0 * torch.randn(4, 4)[pairs[:, 0] % 4, pairs[:, 1] % 4]
+    liked = torch.rand(2200) < torch.sigmoid(liking)
+    loader = DataLoader(TensorDataset(pairs, liked.float()), batch_size=32, shuffle=True)
+    model = Factors()
+    optimizer = kind(model.parameters(), lr=0.1)
+    loss_fn = F.binary_cross_entropy_with_logits
+    loader = loader if sized else Unsized(loader)
+    return cw.lr_find(model, optimizer, loss_fn, loader, total_steps=total_steps)
+
+
+def test_names_that_a_run_learns_by_heart_bound_the_rate():
+    less_than_a_pass, usual, long = (find(total_steps=steps) for steps in (60, 600, 2400))
+    assert less_than_a_pass.overfit_lr is None
+    assert usual.max_lr == usual.overfit_lr < less_than_a_pass.max_lr / 2
+    assert long.overfit_lr == pytest.approx(usual.overfit_lr / 4)
+
+
+def test_without_a_length_nobody_knows_how_often_a_run_sees_its_samples():
+    assert find(sized=False).overfit_lr is None
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adagrad])
+def test_what_slows_down_by_itself_is_not_bounded(kind):
+    assert find(kind=kind).overfit_lr is None
