@@ -49,6 +49,7 @@ def test_it_finds_and_trains(precision):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # the same, of its first recording
 @pytest.mark.parametrize("options", [{}, {"mode": "reduce-overhead"}])
 def test_a_compiled_learner_finds_trains_and_resumes(tmp_path, options):
     def make():
@@ -83,6 +84,53 @@ def test_a_start_is_searched_on_the_device():
     assert objective(model) == search.best_loss
 
 
+class Dies(Exception):
+    pass
+
+
+OPTIMIZERS = [
+    (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.Adam, {"capturable": True}),
+    (torch.optim.AdamW, {"fused": True}),
+    (torch.optim.RAdam, {}), (torch.optim.Adagrad, {}), (torch.optim.RMSprop, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIMIZERS)
+@pytest.mark.parametrize("dies_at", [None, 30])
+def test_a_range_test_of_functions_leaves_no_trace(kind, options, dies_at):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 2)).cuda()
+    optimizer = kind(model.parameters(), lr=1e-3, **options)
+    batches = [(x.cuda(), y.cuda()) for x, y in DataLoader(TensorDataset(*arrays(1280)), batch_size=32)]
+    for inputs, targets in batches[:3]:  # an optimizer with a state
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    calls = []
+
+    def loss_fn(outputs, targets):
+        calls.append(1)
+        if len(calls) == dies_at:
+            raise Dies
+        return nn.functional.cross_entropy(outputs, targets)
+
+    before = [value.clone() for value in [*model.state_dict().values(), *tensors(optimizer.state_dict())]]
+    generator = torch.cuda.get_rng_state()
+    if dies_at:
+        with pytest.raises(Dies):
+            cw.lr_find(model, optimizer, loss_fn, batches, total_steps=400)
+    else:
+        assert cw.lr_find(model, optimizer, loss_fn, batches, total_steps=400).max_lr is not None
+    after = [*model.state_dict().values(), *tensors(optimizer.state_dict())]
+    assert all(torch.equal(new, old) and new.device == old.device for new, old in zip(after, before, strict=True))
+    assert torch.equal(torch.cuda.get_rng_state(), generator)
+
+
+def tensors(state):
+    return [value for own in state["state"].values() for value in own.values() if isinstance(value, torch.Tensor)]
+
+
 def test_the_range_test_leaves_no_trace():
     learn = make_learner(mixed_precision="fp16")
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}
@@ -90,10 +138,6 @@ def test_the_range_test_leaves_no_trace():
     learn.lr_find(num_steps=60)
     assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
     assert torch.equal(torch.cuda.get_rng_state(), generator)
-
-
-class Dies(Exception):
-    pass
 
 
 class DiesAt(cw.Callback):
