@@ -67,9 +67,9 @@ def lr_find(
             curves are read from the loss of its first batch before each update, not the training loss: slower, but free
             of the noise between batches.
         num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
-        total_steps: length in steps of the run that the rate is for; None: 250. Where the sweeps see samples again and
-            learn them by heart it says how high a rate may be before a run does, and under Adagrad how far that comes
-            down by itself; otherwise it is recorded and not used.
+        total_steps: length in steps of the run that the rate is for; None: 250. Where samples are learned by heart it
+            says how high a rate may be before a run does, and of Adagrad and RAdam what they take of the rate by then;
+            otherwise it is recorded and not used.
         start_lr: lowest rate to try, of the fastest group; None: 1e-5 of the rate whose first update would move
             the parameters by their own size.
         end_lr: highest rate to try; None: 30 times the rate whose first update would move them by their own size.
