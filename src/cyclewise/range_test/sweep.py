@@ -99,9 +99,12 @@ class Sweeps:
         return self.refusal is not None
 
     def highest_rate(self, total_steps: int | None) -> float:
-        """Return the highest rate at which a run does not learn its samples by heart; infinity without a sign."""
+        """Return the highest rate at which a run does not learn its samples by heart; infinity without a sign.
+
+        What the sweep saw of samples that it came by again goes before what is concluded from one visit.
+        """
         bounds = [seen.highest_rate(total_steps) for seen in (self.course, self.visits) if seen is not None]
-        return min(bounds, default=math.inf)
+        return next((bound for bound in bounds if math.isfinite(bound)), math.inf)
 
     def hints(self) -> list[Curve]:
         """Return the usable curves that hint at the rate by where they rise: the first, the second and the last.

@@ -24,7 +24,7 @@ _SEEN, _NEW = (6, 3), (1, 2)
 _ENOUGH_LOOKS = 4
 # What says that samples are learned by heart: how certain the gap is, in standard deviations, and how wide: a share of
 # the fall, and of the spread between batches before training.
-_DEVIATIONS, _SHARE, _SPREADS = 2.3, 0.15, 1.5
+_DEVIATIONS, _SHARE, _SPREADS = 2.3, 0.17, 5.0
 # What a run may learn by heart, as a share of the fall. Fitted, as those above, on the development tasks of
 # benchmarks/lr_regret.
 _BY_HEART = 0.3
