@@ -74,3 +74,21 @@ def test_the_first_two_sweeps_and_the_last_hint_at_the_rate():
 def test_a_model_that_knew_something_at_the_start_gives_no_hints(link, is_known):
     sweeps = Sweeps(curves=[FLAT], looks=Looks(HeldOut((1.0, 2.0), link)))
     assert sweeps.hints() == ([] if is_known else [FLAT])
+
+
+@pytest.mark.parametrize(
+    ("related", "curves", "knew", "expected"),
+    [
+        (True, 3, 0.0, None),
+        (False, 3, 0.0, Refusal.NO_IMPROVEMENT),
+        (True, 1, 0.0, Refusal.NO_IMPROVEMENT),  # one rise can be chance
+        (True, 3, 5.5, Refusal.NO_IMPROVEMENT),  # it knew something, and that is lost soon
+    ],
+)
+def test_where_the_data_are_related_and_every_sweep_is_lost_there_is_a_rate_below(related, curves, knew, expected):
+    lost = Curve(RATES, FLAT.loss + np.where(RATES > 0.1, 3.0, 0.0))
+    sweeps = seen(lost, gain=-20.0, links=(knew, 0.0))
+    sweeps.curves = [lost] * curves
+    assert refuse(sweeps, is_bounded=False, is_related=related) is expected
+    sweeps.curves = [lost, lost, FLAT]
+    assert refuse(sweeps, is_bounded=False, is_related=related) is Refusal.NO_IMPROVEMENT

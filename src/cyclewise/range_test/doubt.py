@@ -101,10 +101,17 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     return None
 
 
+def _rises(seen: Sweeps) -> bool:
+    """Return whether a model that knew nothing at the start was lost in every sweep: there is a rate below that."""
+    curves = seen.hints()
+    rises = (readings.rise(curve.lr, readings.read(curve.lr, curve.loss)) < curve.lr[-1] for curve in curves)
+    return len(curves) > 1 and all(rises)
+
+
 def _is_promising(seen: Sweeps, gain: float | None, clearest: float | None, is_related: bool) -> bool:
     if gain is None:
         return False
     if is_related:
-        return gain >= _HINT or seen.looks.grew()
+        return gain >= _HINT or seen.looks.grew() or _rises(seen)
     is_certain = clearest is not None and clearest >= CERTAIN_DEVIATIONS
     return is_certain and (gain >= _SOME_DEVIATIONS or seen.looks.grew())

@@ -322,7 +322,7 @@ class RangeTest:
             conclusion += f" {_UNCLEAR[0].upper()}{_UNCLEAR[1:]}."
         if self.overfit_lr is not None and self.overfit_lr == self.max_lr:
             conclusion += (
-                " At a higher rate the samples would be learned by heart: in the last sweep the loss of samples that it "
+                " At a higher rate the samples would be learned by heart: in the last sweep the loss of those that it "
                 "had trained on left that of others behind."
             )
         return Section(
