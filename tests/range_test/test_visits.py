@@ -18,25 +18,34 @@ from cyclewise.range_test.visits import Visits
 START = [0.995, 1.0, 1.005]
 
 
-def sweep(gap, *, fall=0.5, num_steps=40, rate=0.01, noise=0.0, start=START, **options):
-    """A sweep at one rate whose loss falls in a straight line, lower by `gap` on batches that were trained on."""
+def sweep(gap, *, fall=0.5, num_steps=40, rate=0.01, noise=0.0, start=START, dropout=0.0, **options):
+    """A sweep at one rate whose loss falls in a straight line, lower by `gap` on batches that were trained on.
+
+    The loss in training is higher by `dropout`.
+    """
     visits = Visits(num_steps, start=start, **{"steps_in_pass": 40, **options})
     generator = np.random.default_rng(0)
+    scored = []
+
+    def level(step):
+        return 1.0 - fall * step / num_steps
 
     def score(now, steps):
-        level = 1.0 - fall * now / num_steps
-        return [level - gap * (step < now) + noise * generator.standard_normal() for step in steps]
+        scored.append(len(steps))
+        return [level(now + 1) - gap * (step <= now) + noise * generator.standard_normal() for step in steps]
 
     for now in range(num_steps):
-        visits.update(rate, partial(score, now))
+        loss = level(now) + dropout + noise * generator.standard_normal()
+        visits.update(rate, loss, partial(score, now))
+    visits.scored = scored
     return visits
 
 
 def test_a_run_may_learn_by_heart_a_share_of_the_fall():
     # 0.1 at a rate of 0.01, so 10 per rate and visit; 400 steps are ten visits at half of the peak on average.
-    fall = 0.5 * 37 / 40
-    assert sweep(0.1).highest_rate(400) == pytest.approx(0.3 * fall / (10.0 * 10 * 0.5), rel=1e-3)
-    assert sweep(0.2).highest_rate(400) == pytest.approx(sweep(0.1).highest_rate(800))
+    fall = 0.5 * 38.5 / 40
+    assert sweep(0.1).highest_rate(400) == pytest.approx(0.3 * fall / (10.0 * 10 * 0.5), rel=0.1)
+    assert sweep(0.2).highest_rate(400) == pytest.approx(sweep(0.1).highest_rate(800), rel=0.1)
     assert sweep(0.1).highest_rate(None) == sweep(0.1).highest_rate(250)
 
 
@@ -75,17 +84,16 @@ def test_a_run_of_less_than_a_pass_sees_nothing_again():
 
 
 def test_where_there_is_no_gap_few_looks_are_enough():
-    looks = []
-    visits = Visits(60, start=START, steps_in_pass=60)
+    assert sweep(0.0, fall=0.1, num_steps=60).scored == [3, 2, 2, 2]
+    assert len(sweep(0.1, num_steps=60).scored) == 12
 
-    def score(now, steps):
-        looks.append((now, *steps))
-        return [1.0 - 0.01 * now] * len(steps)
 
-    for now in range(60):
-        visits.update(0.01, partial(score, now))
-    assert len(looks) == 4
-    assert looks[0] == (6, 0, 3, 7, 8)
+def test_what_dropout_adds_to_a_training_loss_is_no_gap():
+    assert sweep(0.0, dropout=0.3).highest_rate(400) == math.inf
+    assert sweep(0.1, dropout=0.3).highest_rate(400) == pytest.approx(sweep(0.1).highest_rate(400))
+    # The batch that comes next is scored only where the two losses differ.
+    assert sum(sweep(0.1).scored) == 25
+    assert sum(sweep(0.1, dropout=0.3).scored) == 36
 
 
 def test_an_optimizer_that_begins_slowly_is_taken_at_its_pace():

@@ -45,7 +45,7 @@ _LOOKS = (0.35, 0.55, 0.75)
 # The same of the second, whose lower rates still know what higher ones have destroyed: dead units, a pretrained body.
 _EARLY_LOOKS = (0.35, 0.7)
 # So many steps on batches that none before them took tell what a visit leaves.
-_FEWEST_NEW_STEPS = 16
+_FEWEST_NEW_STEPS = 28
 # A sweep that sees each sample so often may learn them by heart.
 _PASSES_BY_HEART = 2.0
 
@@ -294,7 +294,7 @@ def _run(
         if seen.course is not None:
             seen.course.update(rate, trial.training_loss, trial.score)
         if seen.visits is not None:
-            seen.visits.update(rate, trial.score_steps)
+            seen.visits.update(rate, trial.training_loss, trial.score_steps)
         if bar.is_shown:
             bar.move_to(trial.num_updates, f"lr {rate:.2g}  loss {loss:.4g}")
         too_high = [watch for watch in watches if watch.update(rate, loss)]

@@ -17,9 +17,10 @@ from cyclewise.range_test.readings import deviations
 from cyclewise.range_test.suggest import USUAL_STEPS
 
 _NUM_LOOKS = 12
-# Steps before and after a look whose batches are held against each other. An optimizer that averages gradients is
-# still busy with the last of them.
-_SEEN, _NEW = (6, 3), (1, 2)
+# Steps before a look whose batches are scored again. An optimizer that averages gradients is still busy with the last.
+_SEEN = (6, 3)
+# A loss that differs by no more between training and scoring is the same in both.
+_ROUNDING = 1e-3
 # After so many looks without a gap there is none.
 _ENOUGH_LOOKS = 4
 # What says that samples are learned by heart: how certain the gap is, in standard deviations, and how wide: a share of
@@ -33,6 +34,9 @@ _BY_HEART = 0.3
 class Visits:
     """The gap between batches seen and batches to come, on the way through a sweep.
 
+    A batch's training loss, from before it was trained on, is that of a batch to come. Where it is another loss than
+    that of scoring (dropout, batch norm), the batch that comes next is scored too, and what lies between is taken off.
+
     Args:
         num_steps: of the sweep that see a batch for the first time.
         start: held-out losses before training, one per batch.
@@ -42,39 +46,53 @@ class Visits:
     Example:
         >>> visits = Visits(20, start=[1.00, 1.02], steps_in_pass=20)
         >>> for i in range(20):
-        ...     fall = 0.02 * i
-        ...     visits.update(0.01, lambda steps: [1.0 - fall - (0.1 if step < i else 0.0) for step in steps])
+        ...     loss = 1.0 - 0.02 * i
+        ...     visits.update(0.01, loss, lambda steps: [loss - (0.1 if step < i else 0.02) for step in steps])
         >>> round(visits.highest_rate(total_steps=200), 4)
-        0.0021
+        0.0025
     """
 
     def __init__(self, num_steps: int, *, start: Sequence[float], steps_in_pass: float, pace: Pace = steady) -> None:
         self._start, self._spread = float(np.mean(start)), float(np.std(start, ddof=1)) if len(start) > 1 else 0.0
         self._steps_in_pass, self._pace = steps_in_pass, pace
-        first, last = max(_SEEN), num_steps - 1 - max(_NEW)
+        first, last = max(_SEEN), num_steps - 2
         self._stops = {round(stop) for stop in np.linspace(first, last, _NUM_LOOKS)} if last >= first else set()
+        self._is_same: bool | None = None  # the loss of training and that of scoring
         self._rates: list[float] = []
+        self._training: list[float] = []
+        self._scored: Sequence[float] = ()  # by the look that still waits for the next training loss
         self._visited: list[float] = []  # mean rate of the visits that a look saw
         self._gaps: list[list[float]] = []
         self._new: list[float] = []
 
-    def update(self, rate: float, score: Callable[[Sequence[int]], Sequence[float]]) -> None:
-        """Count an update at `rate`, and look at some batches after it if it is time.
+    def update(self, rate: float, loss: float, score: Callable[[Sequence[int]], Sequence[float]]) -> None:
+        """Count an update at `rate` with its training loss, and look at some batches after it if it is time.
 
         Args:
             rate: of this step.
+            loss: of its batch, before the update.
             score: returns the loss of a batch of each of several steps of the sweep.
         """
         self._rates.append(rate * self._pace(len(self._rates) + 1))
+        self._training.append(loss)
+        if self._scored:
+            self._conclude()
         step = len(self._rates) - 1
-        if step not in self._stops or not self._goes_on():
-            return
-        before, after = [step - back for back in _SEEN], [step + ahead for ahead in _NEW]
-        losses = list(score([*before, *after]))
-        seen, new = losses[: len(before)], losses[len(before) :]
-        self._gaps.append([there - here for here, there in zip(seen, new, strict=True)])
-        self._new.append(sum(new) / len(new))
-        self._visited.append(sum(self._rates[i] for i in before) / len(before))
+        if step in self._stops and self._goes_on():
+            self._scored = score([*(step - back for back in _SEEN), *(() if self._is_same else (step + 1,))])
+
+    def _conclude(self) -> None:
+        # The batch that came next was scored by the very model that then trained on it.
+        before, now = self._training[-2:]
+        seen, other = self._scored[: len(_SEEN)], self._scored[len(_SEEN) :]
+        self._scored = ()
+        offset = now - other[0] if other else 0.0
+        if self._is_same is None:
+            self._is_same = abs(offset) <= _ROUNDING * abs(now)
+        self._gaps.append([new - offset - old for new, old in zip((before, now), seen, strict=True)])
+        self._new.append((before + now) / 2 - offset)
+        look = len(self._rates) - 2
+        self._visited.append(sum(self._rates[look - back] for back in _SEEN) / len(_SEEN))
 
     def highest_rate(self, total_steps: int | None) -> float:
         """Return the highest peak of a one-cycle run that does not learn too much by heart; infinity without a sign.
