@@ -6,10 +6,14 @@ from typing import Any
 
 from benchmarks.lr_regret.hard_tasks import HARD
 from benchmarks.lr_regret.regret import summary
+from benchmarks.lr_regret.wider_tasks import WIDER
 from docs.filling import fill
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 PAGE = Path(__file__).with_name("range-test.md")
+# The development tasks in the order in which they were made.
+FIRST = "the first 76"
+LATER = ((HARD, "the 32 of the weak kinds"), (WIDER, "the last 24"))
 HEAD = "| | median | mean | 90th percentile | worst | over 5 % | refused |\n|---|---|---|---|---|---|---|"
 
 
@@ -37,13 +41,13 @@ def table(tasks: str) -> str:
 
 
 def kinds() -> str:
-    """Return the table of the development tasks of the kinds that were weak, and of the others."""
+    """Return the table of the development tasks, lot by lot as they were made."""
     own = result_of("lr_regret_development")
-    hard = {task.name for task in HARD}
+    later = {task.name: label for lot, label in LATER for task in lot}
     rows = []
-    for label, is_hard in (("the first 76", False), ("the 32 of the weak kinds", True)):
+    for label in (FIRST, *(label for _, label in LATER)):
         for n in ("100 steps", "100 steps, length known", "300 steps", "300 steps, length known"):
-            scores = [score for score in own[n]["scores"] if (score["task"] in hard) is is_hard]
+            scores = [score for score in own[n]["scores"] if later.get(score["task"], FIRST) == label]
             refused = sum(score["refusal"] is not None for score in scores)
             rows.append(row(f"{label}, {n}", summary([score["regret"] for score in scores]), f"{refused}"))
     return "\n".join([HEAD, *rows])

@@ -25,7 +25,9 @@ _ROUNDING = 1e-3
 _ENOUGH_LOOKS = 4
 # What says that samples are learned by heart: how certain the gap is, in standard deviations, and how wide: a share of
 # the fall, and of the spread between batches before training.
-_DEVIATIONS, _SHARE, _SPREADS = 2.3, 0.17, 5.0
+_DEVIATIONS, _SHARE, _SPREADS = 2.3, 0.2, 5.0
+# Looks count up to the last at which this share of the fall is kept: what comes after tells of a rate that is too high.
+_KEPT = 0.8
 # What a run may learn by heart, as a share of the fall. Fitted, as those above, on the development tasks of
 # benchmarks/lr_regret.
 _BY_HEART = 0.3
@@ -101,16 +103,21 @@ class Visits:
             total_steps: length of the run; None: 250 steps.
         """
         steps = total_steps or USUAL_STEPS
-        looks = int(np.argmin(self._new)) + 1 if self._new else 0
-        gaps = np.array(self._gaps[:looks], dtype=np.float64).reshape(looks, len(_SEEN))
-        fall = self._start - self._new[looks - 1] if looks else 0.0
-        certainty = deviations(gaps.flatten().tolist()) if np.isfinite(gaps).all() else None
-        if steps <= self._steps_in_pass or not fall > 0.0 or certainty is None or certainty < _DEVIATIONS:
+        if not self._new or steps <= self._steps_in_pass:
             return math.inf
-        width = float(gaps.flatten()[gaps.size // 2 :].mean())
-        if width < max(_SHARE * fall, _SPREADS * self._spread):
+        new, gaps = np.array(self._new), np.array(self._gaps)  # [looks], [looks, batches]
+        lowest = int(np.argmin(new)) + 1
+        fall = self._start - float(new[lowest - 1])
+        looks = int(np.flatnonzero(new <= self._start - _KEPT * fall)[-1]) + 1 if fall > 0.0 else 0
+        values = gaps[:looks].flatten()
+        certainty = deviations(values.tolist()) if looks and np.isfinite(values).all() else None
+        if certainty is None or certainty < _DEVIATIONS:
             return math.inf
-        per_rate = float(gaps.mean()) / float(np.mean(self._visited[:looks]))
+        if values[len(values) // 2 :].mean() < max(_SHARE * fall, _SPREADS * self._spread):
+            return math.inf
+        per_rate = float(gaps[:lowest].mean()) / float(np.mean(self._visited[:lowest]))
+        if per_rate <= 0.0:
+            return math.inf
         share_taken = MEAN_RATE * self._pace(steps / 2)
         return _BY_HEART * fall / (per_rate * share_taken * steps / self._steps_in_pass)
 
