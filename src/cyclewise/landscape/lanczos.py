@@ -21,8 +21,6 @@ Matvec = Callable[[Tensor], Tensor]
 # Below this many rounding errors of the largest entry, what is left of a new vector is rounding.
 _NOISE = 100.0
 _FEWEST_STEPS = 4
-# Times the error aimed at, a residual may be before it is taken for the error.
-_CLUSTER = 1.0
 # The history of a Ritz value says something of its error from here on.
 _FEWEST_FOR_HISTORY = 16
 
@@ -176,7 +174,7 @@ class Settled:
             moved = abs(self._seen[-1][place] - self._seen[len(self._seen) // 2 - 1][place])
             just_moved = abs(self._seen[-1][place] - self._seen[-3][place])
             error = estimated_error(values, residuals, end)
-            if residuals[end] > _CLUSTER * allowed:
+            if residuals[end] > allowed:
                 # A Ritz value may stand for several eigenvalues close to each other, as far apart as its residual; what
                 # it is then taken for has the gap to none of them.
                 error = float(residuals[end])
