@@ -28,9 +28,14 @@ def answer(case):
     batches = list(zip(inputs.split(32), targets.split(32)))[rank::2]
     if case == "short" and rank == 1:
         batches = batches[:3]
+    if case == "halved":
+        batches = [pair for both in batches for pair in zip(*(part.split(8) for part in both))]
+        batches = batches[: 40 // (rank + 1)]
     model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 3))
     model = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    if case == "halved":
+        optimizer = torch.optim.Adam(model.parameters())
 
     def loss_fn(outputs, targets):
         loss = nn.functional.cross_entropy(outputs, targets)
@@ -42,7 +47,7 @@ def answer(case):
     return result.to_dict()
 
 
-answers = {case: answer(case) for case in ("plain", "short", "nan", "unrelated")}
+answers = {case: answer(case) for case in ("plain", "short", "halved", "nan", "unrelated")}
 with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
     json.dump(answers, file)
 dist.barrier()
@@ -76,7 +81,7 @@ def test_both_ranks_refuse_unrelated_targets_by_what_the_data_of_all_say(answers
     assert result.related is False
 
 
-@pytest.mark.parametrize("case", ["plain", "short", "nan"])
+@pytest.mark.parametrize("case", ["plain", "short", "halved", "nan"])
 def test_both_ranks_get_the_same_answer(answers, case):
     first = of_both_ranks(answers, case)
     assert first.max_lr is not None

@@ -77,6 +77,7 @@ class Trial:
         self._seed = seed
         self.steps_in_pass: float | None = None
         self._batches: list[Any] = []
+        self._num_batches = 0  # the fewest over the ranks
         self._position = 0
         self._span = 0
         self._per_step = 1 if step is None else step.accumulation_steps
@@ -104,6 +105,7 @@ class Trial:
             chosen = {i * len(self._batches) // count for i in range(count)} if count else set()
             self.held_out = [batch for i, batch in enumerate(self._batches) if i in chosen]
             self._batches = [batch for i, batch in enumerate(self._batches) if i not in chosen]
+        self._num_batches = least_over_ranks(len(self._batches), self._device)
 
     def reset(self, *, steps_per_pass: int | None = None) -> int:
         """Put everything back to the start; the next steps see the same batches and random numbers again.
@@ -214,7 +216,7 @@ class Trial:
 
     def passes(self, num_steps: int) -> float:
         """Return how often so many steps see each training sample; 0.0 where not all samples were seen."""
-        return 0.0 if self.num_samples is None else num_steps * self._per_step / len(self._batches)
+        return 0.0 if self.num_samples is None else num_steps * self._per_step / self._num_batches
 
     def score(self) -> list[float]:
         """Return the loss of each of the first held-out batches, the mean over the ranks."""
@@ -222,7 +224,7 @@ class Trial:
 
     def num_new_steps(self, num_steps: int) -> int:
         """Return how many of so many steps take batches that none before them took."""
-        return min(num_steps, len(self._batches) // self._per_step)
+        return min(num_steps, self._num_batches // self._per_step)
 
     def score_steps(self, steps: Sequence[int]) -> list[float]:
         """Return the loss of a batch of each of these steps of a sweep over all batches, the mean over the ranks."""
@@ -335,7 +337,7 @@ class Trial:
         """Return in how many steps a run sees each sample once, the fewest over the ranks; None where nobody knows."""
         try:
             batches = len(train_loader)
-        except TypeError:
+        except (TypeError, NotImplementedError, AttributeError):  # it has none
             batches = len(self._batches) if len(self._batches) < wanted else 0
         return least_over_ranks(batches, self._device) / self._per_step or None
 
