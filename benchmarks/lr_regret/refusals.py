@@ -3,10 +3,10 @@
     python -m benchmarks.lr_regret.refusals [--seeds 7]
 
 Hopeless: the class tasks of the development list with their training labels drawn anew, in the shares that the classes
-have (so that there is something to learn about the shares); those with a quantity per sample as target, with noise of
-mean zero instead; and all of them with a loss that is noise for the most part: a normal number is added to each
-evaluation, three times as large as all that training can gain. Good: the development tasks as they are. Seeds are none
-of those that the rule was fitted on.
+have (so that there is something to learn about the shares), clicks among them; those with a quantity per sample as
+target, with noise of mean zero instead; and all of them with a loss that is noise for the most part: a normal number is
+added to each evaluation, three times as large as all that training can gain. Good: the development tasks as they are.
+Seeds are none of those that the rule was fitted on.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import cyclewise as cw
 from benchmarks.lr_regret.data import Split
@@ -35,11 +36,16 @@ def unrelated(split: Split, seed: int) -> Split:
     generator = torch.Generator().manual_seed(seed)
     train, valid = (
         targets[torch.randperm(len(targets), generator=generator)]
-        if not targets.is_floating_point()
+        if are_labels(targets)
         else torch.randn(targets.shape, generator=generator)
         for targets in (split[1], split[3])
     )
     return split[0], train, split[2], valid
+
+
+def are_labels(targets: Tensor) -> bool:
+    """Return whether targets are labels, be it zeros and ones as floating-point numbers (clicks)."""
+    return not targets.is_floating_point() or bool(((targets == 0.0) | (targets == 1.0)).all())
 
 
 def hopeless(task: Task, seed: int) -> Task:
@@ -50,7 +56,7 @@ def hopeless(task: Task, seed: int) -> Task:
 def has_quantities(task: Task) -> bool:
     """Return whether the targets are one number per sample."""
     targets = task.split()[1]
-    return targets.is_floating_point() and targets.numel() == len(targets)
+    return not are_labels(targets) and targets.numel() == len(targets)
 
 
 def with_noise(loss_fn: LossFunction, spread: float, seed: int) -> LossFunction:
@@ -62,7 +68,7 @@ def with_noise(loss_fn: LossFunction, spread: float, seed: int) -> LossFunction:
 def has_classes(task: Task) -> bool:
     """Return whether the targets are one label per sample."""
     targets = task.split()[1]
-    return not targets.is_floating_point() and targets.ndim == 1
+    return are_labels(targets) and targets.ndim == 1
 
 
 def ask(job: tuple[str, int, int]) -> dict[str, Any]:

@@ -45,8 +45,3 @@ def moved(split: Split, distance: float) -> Split:
 def flat(split: Split) -> Split:
     """Return the split with each image as a vector."""
     return split[0].flatten(1), split[1], split[2].flatten(1), split[3]
-
-
-def as_columns(split: Split) -> Split:
-    """Return the split with its targets as a column, shape [N, 1]."""
-    return split[0], split[1][:, None], split[2], split[3][:, None]

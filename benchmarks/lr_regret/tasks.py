@@ -249,3 +249,8 @@ TEST: tuple[Task, ...] = (
     Task("likelihood-made-sgdm", partial(models.mlp, 10, 32, 2, activation=nn.Tanh), heavy, gaussian_likelihood,
          partial(data.regression, 10, noise=0.1, seed=27), 32, 400, "loss below zero"),
 )  # fmt: skip
+
+# A development task of a test task's name would be judged on its grid.
+_names = [task.name for task in (*DEVELOPMENT, *TEST)]
+if len(set(_names)) < len(_names):
+    raise ValueError(f"tasks must have names of their own, got {sorted({n for n in _names if _names.count(n) > 1})}")

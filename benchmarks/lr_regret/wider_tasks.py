@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.optim import Adam, Adamax, AdamW, NAdam, RAdam
 
 from benchmarks.lr_regret import data, made, models
-from benchmarks.lr_regret.splits import as_columns, moved, times
+from benchmarks.lr_regret.splits import moved, times
 from benchmarks.lr_regret.task import Task, cross_entropy, gaussian_likelihood, heavy, mse, nesterov, plain
 
 clicked = functional.binary_cross_entropy_with_logits
@@ -37,8 +37,6 @@ WIDER: tuple[Task, ...] = (
          partial(made.effects, (30, 30), 1600, seed=139), 32, 500, "embeddings"),
     Task("tables-words-adam", partial(models.Tables, (300, 300, 300), 12, 48, 300), Adam, cross_entropy,
          partial(made.next_words, 4000, num_words=300, seed=140), 64, 400, "embeddings"),
-    Task("mlp-diabetes-raw-sgd", partial(models.mlp, 10, 48, 48, 1), plain, mse,
-         lambda: as_columns(data.table("diabetes")), 25, 500, "raw targets"),
     Task("mlp-impedance-raw-sgd", partial(models.mlp, 4, 48, 48, 1), plain, mse,
          partial(made.impedance, 1600, seed=141), 32, 500, "raw targets"),
     Task("mlp-impedance-raw-sgdm", partial(models.mlp, 4, 64, 32, 32, 1), heavy, mse,
