@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 PAGE = Path(__file__).with_name("range-test.md")
 # The development tasks in the order in which they were made.
 FIRST = "the first 76"
-LATER = ((HARD, "the 32 of the weak kinds"), (WIDER, "the last 24"))
+LATER = ((HARD, "the 32 of the weak kinds"), (WIDER, "the last 23"))
 HEAD = "| | median | mean | 90th percentile | worst | over 5 % | refused |\n|---|---|---|---|---|---|---|"
 
 
