@@ -45,6 +45,31 @@ def test_adagrad_takes_one_over_the_root_of_its_steps_and_goes_on_from_those_tha
     assert pace(44) == pytest.approx(1 / math.sqrt(144))
 
 
+def test_adagrad_with_a_decay_of_its_own_or_squares_to_begin_with():
+    moved, optimizer = moves(torch.optim.Adagrad, 400, lr_decay=0.01)
+    fresh = torch.optim.Adagrad(optimizer.param_groups[0]["params"], lr_decay=0.01)
+    assert [pace_of(fresh)(step) for step in (1, 40, 400)] == pytest.approx([moved[i] for i in (0, 39, 399)], rel=1e-6)
+    begun = torch.optim.Adagrad([torch.zeros(1, requires_grad=True)], initial_accumulator_value=10.0)
+    assert pace_of(begun)(1) == pace_of(begun)(100)
+
+
+def test_it_is_asked_of_one_group():
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "betas": (0.9, beta)} for beta in (0.9, 0.999)]
+    first, second = (pace_of(torch.optim.RAdam(groups), group)(20) for group in torch.optim.RAdam(groups).param_groups)
+    assert second < first / 5
+
+
+@pytest.mark.parametrize("state", [{"n": 0}, {"step": None}, {"step": torch.zeros(3)}])
+def test_the_state_of_an_optimizer_of_ones_own_is_left_alone(state):
+    class Own(torch.optim.SGD):
+        def __init__(self, parameters):
+            super().__init__(parameters, lr=0.1)
+            weight = self.param_groups[0]["params"][0]
+            self.state.update(state if "n" in state else {weight: state})
+
+    assert pace_of(Own([torch.zeros(1, requires_grad=True)])) is steady
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
 def test_the_others_take_what_they_are_given(kind):
     assert pace_of(kind([torch.zeros(1, requires_grad=True)], lr=0.1)) is steady

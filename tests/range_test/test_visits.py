@@ -65,6 +65,32 @@ def test_without_a_sign_no_rate_is_too_high(visits, why):
     assert visits.highest_rate(400) == math.inf, why
 
 
+@pytest.mark.parametrize("end", [math.nan, math.inf])
+def test_a_loss_that_is_lost_at_the_end_takes_nothing_back(end):
+    def score(now, loss, steps):
+        return [loss - (0.2 if step <= now else 0.0125) for step in steps]
+
+    def bound(losses):
+        visits = Visits(40, start=START, steps_in_pass=40)
+        for now, loss in enumerate(losses):
+            visits.update(0.01, loss, partial(score, now, loss))
+        return visits.highest_rate(400)
+
+    falls = [1.0 - 0.0125 * step for step in range(40)]
+    assert bound([*falls[:-1], end]) == pytest.approx(bound(falls), rel=0.1)
+    assert bound(falls) < 1.0
+
+
+def test_a_gap_that_looks_differ_by_anyway_is_none():
+    # Zeros in the last layer: all batches have one loss before training, whatever they differ by later.
+    assert sweep(0.15, start=[1.0, 1.0, 1.0]).highest_rate(400) < math.inf
+    assert sweep(0.15, start=[1.0, 1.0, 1.0], noise=0.3).highest_rate(400) == math.inf
+
+
+def test_without_losses_before_training_those_of_the_first_steps_are_taken():
+    assert sweep(0.2, start=None).highest_rate(400) == pytest.approx(sweep(0.2).highest_rate(400), rel=0.1)
+
+
 def test_samples_that_were_seen_again_say_more_than_one_visit():
     class Bound:
         def __init__(self, rate):
@@ -84,7 +110,7 @@ def test_a_run_of_less_than_a_pass_sees_nothing_again():
 
 
 def test_where_there_is_no_gap_few_looks_are_enough():
-    assert sweep(0.0, fall=0.1, num_steps=60).scored == [3, 2, 2, 2]
+    assert sweep(0.0, fall=0.1, num_steps=60).scored == [3, 3, 3, 2]
     assert len(sweep(0.1, num_steps=60).scored) == 12
 
 
@@ -92,7 +118,7 @@ def test_what_dropout_adds_to_a_training_loss_is_no_gap():
     assert sweep(0.0, dropout=0.3).highest_rate(400) == math.inf
     assert sweep(0.1, dropout=0.3).highest_rate(400) == pytest.approx(sweep(0.1).highest_rate(400))
     # The batch that comes next is scored only where the two losses differ.
-    assert sum(sweep(0.1).scored) == 25
+    assert sum(sweep(0.1).scored) == 27
     assert sum(sweep(0.1, dropout=0.3).scored) == 36
 
 
@@ -125,7 +151,20 @@ class Unsized:
         return iter(self.loader)
 
 
-def find(*, sized=True, kind=torch.optim.Adam, total_steps=600):
+class Sized(Unsized):
+    """A loader that says of itself what it likes."""
+
+    def __init__(self, loader, length):
+        super().__init__(loader)
+        self.length = length
+
+    def __len__(self):
+        if isinstance(self.length, Exception):
+            raise self.length
+        return self.length
+
+
+def find(*, length=True, kind=torch.optim.Adam, total_steps=600, num_steps=100):
     torch.manual_seed(0)
     pairs = torch.stack([torch.randint(100, (2200,)), torch.randint(80, (2200,))], 1)
     liking = 4.0 * torch.randn(4, 4)[pairs[:, 0] % 4, pairs[:, 1] % 4]
@@ -134,8 +173,9 @@ def find(*, sized=True, kind=torch.optim.Adam, total_steps=600):
     model = Factors()
     optimizer = kind(model.parameters(), lr=0.1)
     loss_fn = F.binary_cross_entropy_with_logits
-    loader = loader if sized else Unsized(loader)
-    return cw.lr_find(model, optimizer, loss_fn, loader, total_steps=total_steps)
+    if length is not True:
+        loader = Unsized(loader) if length is None else Sized(loader, length)
+    return cw.lr_find(model, optimizer, loss_fn, loader, total_steps=total_steps, num_steps=num_steps)
 
 
 def test_names_that_a_run_learns_by_heart_bound_the_rate():
@@ -146,7 +186,17 @@ def test_names_that_a_run_learns_by_heart_bound_the_rate():
 
 
 def test_without_a_length_nobody_knows_how_often_a_run_sees_its_samples():
-    assert find(sized=False).overfit_lr is None
+    assert find(length=None).overfit_lr is None
+    for error in (RuntimeError("iterate first"), NotImplementedError(), ValueError("what")):
+        assert find(length=error).overfit_lr is None
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, -5])
+def test_what_was_seen_is_believed_before_what_a_loader_says(length):
+    # 68 batches, all of which a test of 300 steps sees.
+    true = find(num_steps=300)
+    assert find(length=length, num_steps=300).overfit_lr == true.overfit_lr
+    assert true.overfit_lr is not None
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adagrad])

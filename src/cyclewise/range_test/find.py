@@ -229,7 +229,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
     if refusal is None:
         curve = seen.curves[-1].usable()
         reading = read(curve.lr, curve.loss)
-        highest = seen.highest_rate(given["total_steps"])
+        by_heart = seen.highest_rate(given["total_steps"])
         lost = destroyed(curve.loss)
         max_lr, interval = suggest(
             curve.lr,
@@ -240,11 +240,11 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
             pace=trial.pace,
             num_samples=trial.num_samples,
             total_steps=given["total_steps"],
-            highest=highest,
+            highest=min(by_heart, given["end_lr"] or math.inf),
             lost_at=math.inf if lost is None else float(curve.lr[lost]),
             hints=seen.hints(),
         )
-        overfit_lr = highest if math.isfinite(highest) else None
+        overfit_lr = by_heart if math.isfinite(by_heart) else None
     if given["start_lr"] is not None and starts_too_high(seen, max_lr):
         refusal, max_lr, interval, overfit_lr = Refusal.STARTS_TOO_HIGH, None, None, None
     return RangeTest(

@@ -14,21 +14,23 @@ _MOST_BYTES = 2 * 2**30
 _FEWEST_KEPT = 16
 
 
-def keep(loader: Any, wanted: int, *, name: str = "train_loader") -> list[Any]:
-    """Return up to `wanted` batches of one pass, fewer where they would take too much memory.
+def keep(loader: Any, wanted: int, *, name: str = "train_loader") -> tuple[list[Any], bool]:
+    """Return up to `wanted` batches of one pass, fewer where they would take too much memory, and whether it ended.
 
     Whoever may write into a batch is to be given a copy of it. The loader must be restored by a snapshot afterwards.
     """
     kept: list[Any] = []
     size = 0
+    ended = True
     # Any other loader may fill one buffer again and again.
     has_its_own = isinstance(loader, Sequence)
     for batch in islice(Batches(loader, name=name).one_pass(), wanted):
         kept.append(batch if has_its_own else copied(batch))
         size += _bytes(batch)
         if size > _MOST_BYTES and len(kept) >= _FEWEST_KEPT:
+            ended = False
             break
-    return kept
+    return kept, ended and len(kept) < wanted
 
 
 def num_samples(batch: Any) -> int | None:

@@ -5,6 +5,7 @@ A sweep of some fifty steps passes a rate at another pace than the run that is t
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Adagrad, Optimizer, RAdam
 
@@ -20,12 +21,16 @@ def steady(step: float) -> float:
     return 1.0
 
 
-def pace_of(optimizer: Optimizer) -> Pace:
+def pace_of(optimizer: Optimizer, group: dict[str, Any] | None = None) -> Pace:
     """Return the share of its rate that the optimizer takes at its n-th step from now, up to a constant factor.
 
     Adagrad divides by the root of all squared gradients so far: one over the root of the steps, where those keep their
-    size (Duchi et al. 2011). RAdam multiplies by the rectification of arXiv:1908.03265, algorithm 2, and begins at less
-    than a tenth of its rate. What has made steps already goes on from there.
+    size and it began with none (Duchi et al. 2011). RAdam multiplies by the rectification of arXiv:1908.03265,
+    algorithm 2, and begins at less than a tenth of its rate. What has made steps already goes on from there.
+
+    Args:
+        optimizer: torch's Adagrad or RAdam, or of a class made from them; all others are steady.
+        group: the parameter group that is asked about; None: the first.
 
     Example:
         >>> import torch
@@ -34,11 +39,14 @@ def pace_of(optimizer: Optimizer) -> Pace:
         >>> [round(pace(step), 2) for step in (10, 50, 200, 100_000)]
         [0.05, 0.15, 0.31, 1.0]
     """
-    before = _steps_so_far(optimizer)
+    group = optimizer.param_groups[0] if group is None else group
     if isinstance(optimizer, Adagrad):
-        return lambda step: 1.0 / math.sqrt(before + step)
+        before, decay = _steps_so_far(optimizer, group), float(group["lr_decay"])
+        # Squares that it began with outweigh those to come, for how long nobody knows.
+        summed = group["initial_accumulator_value"] == 0
+        return lambda step: (before + step if summed else 1.0) ** -0.5 / (1.0 + (before + step - 1.0) * decay)
     if isinstance(optimizer, RAdam):
-        beta = float(optimizer.param_groups[0]["betas"][1])
+        before, beta = _steps_so_far(optimizer, group), float(group["betas"][1])
         return lambda step: _rectification(before + step, beta)
     return steady
 
@@ -53,6 +61,6 @@ def _rectification(step: float, beta: float) -> float:
     return math.sqrt((length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length))
 
 
-def _steps_so_far(optimizer: Optimizer) -> float:
-    steps = (state["step"] for state in optimizer.state.values() if "step" in state)
-    return float(max((float(step) for step in steps), default=0.0))
+def _steps_so_far(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    steps = (optimizer.state.get(parameter, {}).get("step", 0.0) for parameter in group["params"])
+    return max(map(float, steps), default=0.0)

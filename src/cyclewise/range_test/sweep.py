@@ -220,7 +220,9 @@ def _visits(trial: Trial, start: HeldOut | None, num_steps: int, total_steps: in
     new = trial.num_new_steps(num_steps)
     if new < _FEWEST_NEW_STEPS or (total_steps or USUAL_STEPS) <= trial.steps_in_pass:
         return None
-    return Visits(new, start=start.losses, steps_in_pass=trial.steps_in_pass, pace=trial.pace)
+    # Batches of another loader may have a loss of another size.
+    own = None if trial.scores_first_held_out else start.losses
+    return Visits(new, start=own, steps_in_pass=trial.steps_in_pass, pace=trial.pace)
 
 
 def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tuple[float, float]:

@@ -61,7 +61,7 @@ class Trial:
         self.model = model
         self.optimizer = optimizer
         self.ratios = _ratios(optimizer)
-        self.pace = pace_of(optimizer)
+        self.pace = pace_of(optimizer, self._fastest_group() or None)
         self.num_updates = 0
         self.num_evaluations = 0
         self.num_samples: int | None = None
@@ -91,11 +91,11 @@ class Trial:
         seed_everything(self._seed)
         scores = self._evaluate is not None
         wanted = num_steps * self._per_step + (_NUM_HELD_OUT if scores and valid_loader is None else 0)
-        self._batches = keep(train_loader, wanted)
-        self.num_samples = self._whole_set(wanted)
-        self.steps_in_pass = self._length(train_loader, wanted)
+        self._batches, ended = keep(train_loader, wanted)
+        self.num_samples = self._whole_set(ended)
+        self.steps_in_pass = self._length(train_loader, ended)
         if scores and valid_loader is not None:
-            self.held_out = keep(valid_loader, _NUM_HELD_OUT, name="valid_loader")
+            self.held_out, _ = keep(valid_loader, _NUM_HELD_OUT, name="valid_loader")
             self.held_out = self.held_out[: least_over_ranks(len(self.held_out), self._device)]
             self.scores_first_held_out = True
         elif scores:
@@ -325,21 +325,23 @@ class Trial:
         is_zero = all(_is_zero(p.grad) for p in self._parameters())
         return mean_over_ranks([float(is_zero)], self._device) == [1.0]
 
-    def _whole_set(self, wanted: int) -> int | None:
+    def _whole_set(self, ended: bool) -> int | None:
         """Return how many training samples there are on all ranks, if one pass was seen to its end."""
-        is_whole = len(self._batches) < wanted
-        counts = [num_samples(batch) for batch in self._batches] if is_whole else [None]
+        counts = [num_samples(batch) for batch in self._batches] if ended else [None]
         total = sum(math.nan if count is None else count for count in counts)
         total = float(sum_over_ranks(torch.tensor(total, device=self._device)))
         return int(total) if math.isfinite(total) else None
 
-    def _length(self, train_loader: Any, wanted: int) -> float | None:
+    def _length(self, train_loader: Any, ended: bool) -> float | None:
         """Return in how many steps a run sees each sample once, the fewest over the ranks; None where nobody knows."""
+        kept = len(self._batches)
         try:
             batches = len(train_loader)
-        except (TypeError, NotImplementedError, AttributeError):  # it has none
-            batches = len(self._batches) if len(self._batches) < wanted else 0
-        return least_over_ranks(batches, self._device) / self._per_step or None
+        except Exception:  # a length is nothing that a range test may fail for
+            batches = 0
+        # What was seen is true, whatever the loader says of itself.
+        batches = (kept if ended else 0) if batches < 1 else max(batches, kept)
+        return least_over_ranks(min(batches, 2**62), self._device) / self._per_step or None
 
     def _fastest_group(self) -> dict[str, Any]:
         groups = zip(self.ratios, self.optimizer.param_groups, strict=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cyclewise.range_test.overfitting import MEAN_RATE
 from cyclewise.range_test.pace import Pace, steady
-from cyclewise.range_test.readings import deviations
+from cyclewise.range_test.readings import Array, deviations
 from cyclewise.range_test.suggest import USUAL_STEPS
 
 _NUM_LOOKS = 12
@@ -24,10 +24,12 @@ _ROUNDING = 1e-3
 # After so many looks without a gap there is none.
 _ENOUGH_LOOKS = 4
 # What says that samples are learned by heart: how certain the gap is, in standard deviations, and how wide: a share of
-# the fall, and of the spread between batches before training.
-_DEVIATIONS, _SHARE, _SPREADS = 2.3, 0.2, 5.0
+# the fall, and times the spread between batches before training, and that between looks on the way.
+_DEVIATIONS, _SHARE, _SPREADS, _SPREADS_ON_THE_WAY = 2.3, 0.2, 5.0, 0.7
 # Looks count up to the last at which this share of the fall is kept: what comes after tells of a rate that is too high.
 _KEPT = 0.8
+# So many looks have to agree that training and scoring see the same loss.
+_FEWEST_AGREEING = 3
 # What a run may learn by heart, as a share of the fall. Fitted, as those above, on the development tasks of
 # benchmarks/lr_regret.
 _BY_HEART = 0.3
@@ -37,11 +39,12 @@ class Visits:
     """The gap between batches seen and batches to come, on the way through a sweep.
 
     A batch's training loss, from before it was trained on, is that of a batch to come. Where it is another loss than
-    that of scoring (dropout, batch norm), the batch that comes next is scored too, and what lies between is taken off.
+    that of scoring (dropout, the mean of accumulated batches), the batch that comes next is scored too, and what lies
+    between is taken off.
 
     Args:
         num_steps: of the sweep that see a batch for the first time.
-        start: held-out losses before training, one per batch.
+        start: losses of batches like those before training; None: those of the first steps are taken.
         steps_in_pass: steps of a run in which each sample is seen once.
         pace: the share of its rate that the optimizer takes at a step.
 
@@ -54,12 +57,14 @@ class Visits:
         0.0025
     """
 
-    def __init__(self, num_steps: int, *, start: Sequence[float], steps_in_pass: float, pace: Pace = steady) -> None:
-        self._start, self._spread = float(np.mean(start)), float(np.std(start, ddof=1)) if len(start) > 1 else 0.0
+    def __init__(
+        self, num_steps: int, *, start: Sequence[float] | None, steps_in_pass: float, pace: Pace = steady
+    ) -> None:
+        self._start = None if start is None else list(start)
         self._steps_in_pass, self._pace = steps_in_pass, pace
         first, last = max(_SEEN), num_steps - 2
         self._stops = {round(stop) for stop in np.linspace(first, last, _NUM_LOOKS)} if last >= first else set()
-        self._is_same: bool | None = None  # the loss of training and that of scoring
+        self._agreeing = 0  # looks in a row at which training and scoring saw the same loss
         self._rates: list[float] = []
         self._training: list[float] = []
         self._scored: Sequence[float] = ()  # by the look that still waits for the next training loss
@@ -81,20 +86,8 @@ class Visits:
             self._conclude()
         step = len(self._rates) - 1
         if step in self._stops and self._goes_on():
-            self._scored = score([*(step - back for back in _SEEN), *(() if self._is_same else (step + 1,))])
-
-    def _conclude(self) -> None:
-        # The batch that came next was scored by the very model that then trained on it.
-        before, now = self._training[-2:]
-        seen, other = self._scored[: len(_SEEN)], self._scored[len(_SEEN) :]
-        self._scored = ()
-        offset = now - other[0] if other else 0.0
-        if self._is_same is None:
-            self._is_same = abs(offset) <= _ROUNDING * abs(now)
-        self._gaps.append([new - offset - old for new, old in zip((before, now), seen, strict=True)])
-        self._new.append((before + now) / 2 - offset)
-        look = len(self._rates) - 2
-        self._visited.append(sum(self._rates[look - back] for back in _SEEN) / len(_SEEN))
+            other = () if self._agreeing >= _FEWEST_AGREEING else (step + 1,)
+            self._scored = score([*(step - back for back in _SEEN), *other])
 
     def highest_rate(self, total_steps: int | None) -> float:
         """Return the highest peak of a one-cycle run that does not learn too much by heart; infinity without a sign.
@@ -103,17 +96,13 @@ class Visits:
             total_steps: length of the run; None: 250 steps.
         """
         steps = total_steps or USUAL_STEPS
-        if not self._new or steps <= self._steps_in_pass:
+        new, gaps = self._finite_looks()
+        if steps <= self._steps_in_pass or not len(new):
             return math.inf
-        new, gaps = np.array(self._new), np.array(self._gaps)  # [looks], [looks, batches]
+        start, spread = self._before()
         lowest = int(np.argmin(new)) + 1
-        fall = self._start - float(new[lowest - 1])
-        looks = int(np.flatnonzero(new <= self._start - _KEPT * fall)[-1]) + 1 if fall > 0.0 else 0
-        values = gaps[:looks].flatten()
-        certainty = deviations(values.tolist()) if looks and np.isfinite(values).all() else None
-        if certainty is None or certainty < _DEVIATIONS:
-            return math.inf
-        if values[len(values) // 2 :].mean() < max(_SHARE * fall, _SPREADS * self._spread):
+        fall = start - float(new[lowest - 1])
+        if not fall > 0.0 or not _is_sign(new, gaps[: 1 + _last_kept(new, start, fall)], fall, spread):
             return math.inf
         per_rate = float(gaps[:lowest].mean()) / float(np.mean(self._visited[:lowest]))
         if per_rate <= 0.0:
@@ -121,8 +110,47 @@ class Visits:
         share_taken = MEAN_RATE * self._pace(steps / 2)
         return _BY_HEART * fall / (per_rate * share_taken * steps / self._steps_in_pass)
 
+    def _conclude(self) -> None:
+        # The batch that came next was scored by the very model that then trained on it.
+        before, now = self._training[-2:]
+        seen, other = self._scored[: len(_SEEN)], self._scored[len(_SEEN) :]
+        self._scored = ()
+        offset = now - other[0] if other else 0.0
+        self._agreeing = self._agreeing + 1 if abs(offset) <= _ROUNDING * abs(now) else 0
+        self._gaps.append([new - offset - old for new, old in zip((before, now), seen, strict=True)])
+        self._new.append((before + now) / 2 - offset)
+        look = len(self._rates) - 2
+        self._visited.append(sum(self._rates[look - back] for back in _SEEN) / len(_SEEN))
+
+    def _before(self) -> tuple[float, float]:
+        """Return the loss before training, and how much batches differ by."""
+        start = self._training[: max(_SEEN)] if self._start is None else self._start
+        return float(np.mean(start)), float(np.std(start, ddof=1)) if len(start) > 1 else 0.0
+
+    def _finite_looks(self) -> tuple[Array, Array]:
+        """Return the losses of new batches, [looks], and the gaps, [looks, batches], before any is not finite."""
+        new, gaps = np.array(self._new), np.array(self._gaps).reshape(len(self._new), len(_SEEN))
+        lost = np.flatnonzero(~(np.isfinite(new) & np.isfinite(gaps).all(1)))
+        end = int(lost[0]) if len(lost) else len(new)
+        return new[:end], gaps[:end]
+
     def _goes_on(self) -> bool:
         if len(self._gaps) < _ENOUGH_LOOKS:
             return True
         mean = float(np.mean(self._gaps))
-        return math.isfinite(mean) and mean > 0.5 * self._spread
+        return math.isfinite(mean) and mean > 0.5 * self._before()[1]
+
+
+def _last_kept(new: Array, start: float, fall: float) -> int:
+    return int(np.flatnonzero(new <= start - _KEPT * fall)[-1])
+
+
+def _is_sign(new: Array, gaps: Array, fall: float, spread: float) -> bool:
+    """Return whether the gaps are certain, and wide enough, to say that samples are learned by heart."""
+    values = gaps.flatten()
+    certainty = deviations(values.tolist())
+    if certainty is None or certainty < _DEVIATIONS:
+        return False
+    on_the_way = 1.4826 * float(np.median(np.abs(np.diff(new)))) if len(new) > 1 else 0.0
+    widest = max(_SHARE * fall, _SPREADS * spread, _SPREADS_ON_THE_WAY * on_the_way)
+    return float(values[len(values) // 2 :].mean()) >= widest
