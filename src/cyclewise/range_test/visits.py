@@ -24,8 +24,8 @@ _ROUNDING = 1e-3
 # After so many looks without a gap there is none.
 _ENOUGH_LOOKS = 4
 # What says that samples are learned by heart: how certain the gap is, in standard deviations, and how wide: a share of
-# the fall, and times the spread between batches before training, and that between looks on the way.
-_DEVIATIONS, _SHARE, _SPREADS, _SPREADS_ON_THE_WAY = 2.3, 0.2, 5.0, 0.7
+# the fall, and times the spread between batches: before training, or from step to step where all outputs begin alike.
+_DEVIATIONS, _SHARE, _SPREADS, _SPREADS_OF_STEPS = 2.3, 0.2, 5.0, 2.0
 # Looks count up to the last at which this share of the fall is kept: what comes after tells of a rate that is too high.
 _KEPT = 0.8
 # So many looks have to agree that training and scoring see the same loss.
@@ -99,10 +99,16 @@ class Visits:
         new, gaps = self._finite_looks()
         if steps <= self._steps_in_pass or not len(new):
             return math.inf
-        start, spread = self._before()
+        start = float(np.mean(self._before()))
         lowest = int(np.argmin(new)) + 1
         fall = start - float(new[lowest - 1])
-        if not fall > 0.0 or not _is_sign(new, gaps[: 1 + _last_kept(new, start, fall)], fall, spread):
+        if not fall > 0.0:
+            return math.inf
+        kept = int(np.flatnonzero(new <= start - _KEPT * fall)[-1]) + 1
+        certainty = deviations(gaps[:kept].flatten().tolist())
+        if certainty is None or certainty < _DEVIATIONS:
+            return math.inf
+        if _late(gaps[:kept]) < max(_SHARE * fall, self._narrowest()):
             return math.inf
         per_rate = float(gaps[:lowest].mean()) / float(np.mean(self._visited[:lowest]))
         if per_rate <= 0.0:
@@ -122,10 +128,19 @@ class Visits:
         look = len(self._rates) - 2
         self._visited.append(sum(self._rates[look - back] for back in _SEEN) / len(_SEEN))
 
-    def _before(self) -> tuple[float, float]:
-        """Return the loss before training, and how much batches differ by."""
-        start = self._training[: max(_SEEN)] if self._start is None else self._start
-        return float(np.mean(start)), float(np.std(start, ddof=1)) if len(start) > 1 else 0.0
+    def _before(self) -> list[float]:
+        return self._training[: max(_SEEN)] if self._start is None else self._start
+
+    def _narrowest(self) -> float:
+        """Return how wide a gap is that batches do not differ by anyway."""
+        before = self._before()
+        spread = float(np.std(before, ddof=1)) if len(before) > 1 else 0.0
+        if spread > _ROUNDING * abs(float(np.mean(before))):
+            return _SPREADS * spread
+        # Zeros in the last layer: all batches have one loss, whatever they differ by later.
+        steps = np.diff(self._training)
+        steps = steps[np.isfinite(steps)]
+        return _SPREADS_OF_STEPS * 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0) if len(steps) else 0.0
 
     def _finite_looks(self) -> tuple[Array, Array]:
         """Return the losses of new batches, [looks], and the gaps, [looks, batches], before any is not finite."""
@@ -138,19 +153,9 @@ class Visits:
         if len(self._gaps) < _ENOUGH_LOOKS:
             return True
         mean = float(np.mean(self._gaps))
-        return math.isfinite(mean) and mean > 0.5 * self._before()[1]
+        return math.isfinite(mean) and mean > 0.1 * self._narrowest()
 
 
-def _last_kept(new: Array, start: float, fall: float) -> int:
-    return int(np.flatnonzero(new <= start - _KEPT * fall)[-1])
-
-
-def _is_sign(new: Array, gaps: Array, fall: float, spread: float) -> bool:
-    """Return whether the gaps are certain, and wide enough, to say that samples are learned by heart."""
-    values = gaps.flatten()
-    certainty = deviations(values.tolist())
-    if certainty is None or certainty < _DEVIATIONS:
-        return False
-    on_the_way = 1.4826 * float(np.median(np.abs(np.diff(new)))) if len(new) > 1 else 0.0
-    widest = max(_SHARE * fall, _SPREADS * spread, _SPREADS_ON_THE_WAY * on_the_way)
-    return float(values[len(values) // 2 :].mean()) >= widest
+def _late(gaps: Array) -> float:
+    """Return the mean gap over the later half of the looks."""
+    return float(gaps.flatten()[gaps.size // 2 :].mean())
