@@ -65,8 +65,8 @@ def suggest(
 
     Where the curve does not fall by more than its noise, its lowest point is chance. What every sweep still shows is
     the rate from which its loss stays above the start, more than a decade too high: the middle of the peak above and of
-    those rates, each taken back by a margin, is what is left to say. Where
-    the sweep is known to have destroyed its model within a step or two, the peak is below that.
+    those rates, each taken back by a margin, is what is left to say. Where the sweep is known to have destroyed its
+    model within a step or two, the peak is below that.
 
     Args:
         lr: rates of a slow sweep, shape [N].
