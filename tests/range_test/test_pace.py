@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import cyclewise as cw
 from cyclewise.range_test.pace import pace_of, steady
 
 
@@ -73,3 +74,18 @@ def test_the_state_of_an_optimizer_of_ones_own_is_left_alone(state):
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
 def test_the_others_take_what_they_are_given(kind):
     assert pace_of(kind([torch.zeros(1, requires_grad=True)], lr=0.1)) is steady
+
+
+def test_no_rate_is_above_the_highest_that_was_allowed():
+    torch.manual_seed(0)
+    inputs = torch.randn(640, 8)
+    targets = (inputs @ torch.randn(8, 4)).argmax(1)
+    batches = list(zip(inputs.split(16), targets.split(16), strict=True))
+    model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+    optimizer = torch.optim.Adagrad(model.parameters())
+
+    def find(**options):
+        return cw.lr_find(model, optimizer, torch.nn.functional.cross_entropy, batches, total_steps=20_000, **options)
+
+    free = find().max_lr
+    assert find(end_lr=free / 2).max_lr == free / 2
