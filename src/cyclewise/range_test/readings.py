@@ -217,6 +217,19 @@ def is_past_valley(lr: Array, loss: Array) -> bool:
     return reading.falls and half_lost(lr, reading) <= lr[-4]
 
 
+def deviation_by_steps(loss: Array) -> float:
+    """Return the standard deviation of one loss, as steps from one to the next tell it; 0.0 of fewer than two.
+
+    A level that changes slowly counts little, a few wild losses nothing; those that are not finite are left out.
+
+    >>> round(deviation_by_steps(np.array([1.0, 2.0, 1.0, 2.0, 50.0])), 3), deviation_by_steps(np.array([1.0]))
+    (1.048, 0.0)
+    """
+    steps = np.diff(loss)
+    steps = steps[np.isfinite(steps)]
+    return 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0) if len(steps) else 0.0
+
+
 def deviations(gaps: Sequence[float]) -> float | None:
     """Return the sum of differences in standard deviations, if each were as likely negative as positive.
 
@@ -229,9 +242,8 @@ def deviations(gaps: Sequence[float]) -> float | None:
 
 
 def _start_and_deviation(loss: Array) -> tuple[float, float]:
-    """Return the level at the start, and the standard deviation of a loss from the next."""
-    start = float(np.median(loss[: max(3, len(loss) // 8)]))
-    return start, 1.4826 * float(np.median(np.abs(np.diff(loss)))) / math.sqrt(2.0)
+    """Return the level at the start, and the standard deviation of one loss."""
+    return float(np.median(loss[: max(3, len(loss) // 8)])), deviation_by_steps(loss)
 
 
 def _steepest_index(reading: Reading) -> int:

@@ -1,7 +1,7 @@
 """Samples learned by heart at each visit: what an update leaves of its own batch, and how many visits a run pays.
 
 Names with an embedding of their own (words, users, items) are learned by heart long before a sweep sees any of them
-again: an update lowers the loss of its own batch by as much as it lowers everybody's. Each look of a sweep holds
+again: an update lowers the loss of its own batch by more than that of the others. Each look of a sweep holds
 batches that were trained on a few steps ago against batches that come next: the gap between them, over the rate of the
 visit, times the visits of a run, is what that run learns by heart.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from cyclewise.range_test.overfitting import MEAN_RATE
 from cyclewise.range_test.pace import Pace, steady
-from cyclewise.range_test.readings import Array, deviations
+from cyclewise.range_test.readings import Array, deviation_by_steps, deviations
 from cyclewise.range_test.suggest import USUAL_STEPS
 
 _NUM_LOOKS = 12
@@ -138,9 +138,7 @@ class Visits:
         if spread > _ROUNDING * abs(float(np.mean(before))):
             return _SPREADS * spread
         # Zeros in the last layer: all batches have one loss, whatever they differ by later.
-        steps = np.diff(self._training)
-        steps = steps[np.isfinite(steps)]
-        return _SPREADS_OF_STEPS * 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0) if len(steps) else 0.0
+        return _SPREADS_OF_STEPS * deviation_by_steps(np.array(self._training))
 
     def _finite_looks(self) -> tuple[Array, Array]:
         """Return the losses of new batches, [looks], and the gaps, [looks, batches], before any is not finite."""
