@@ -93,6 +93,6 @@ def test_a_model_that_reached_its_targets_and_died_was_destroyed_there():
     spiked[20:24] = 3.8  # too little to be far below the start: the spike says it
     spiked[24] = 4.9
     assert readings.destroyed(spiked) == 24
-    assert readings.spike(spiked) in (None, 24)
+    assert readings.spike(spiked) == 24
     assert readings.destroyed(4.0 + noise) is None
     assert readings.destroyed(dead[:5]) is None
