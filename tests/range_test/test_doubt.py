@@ -77,18 +77,17 @@ def test_a_model_that_knew_something_at_the_start_gives_no_hints(link, is_known)
 
 
 @pytest.mark.parametrize(
-    ("related", "curves", "knew", "expected"),
+    ("related", "ended", "knew", "expected"),
     [
-        (True, 3, 0.0, None),
-        (False, 3, 0.0, Refusal.NO_IMPROVEMENT),
-        (True, 1, 0.0, Refusal.NO_IMPROVEMENT),  # one rise can be chance
-        (True, 3, 5.5, Refusal.NO_IMPROVEMENT),  # it knew something, and that is lost soon
+        (True, StopReason.DIVERGED, 0.0, None),
+        (True, StopReason.NONFINITE, 2.4, None),
+        (False, StopReason.DIVERGED, 0.0, Refusal.NO_IMPROVEMENT),
+        (True, StopReason.COMPLETED, 0.0, Refusal.NO_IMPROVEMENT),  # no rate that was tried does anything
+        (True, StopReason.DIVERGED, 2.6, Refusal.NO_IMPROVEMENT),  # it may know all that it can
+        (True, StopReason.DIVERGED, None, Refusal.NO_IMPROVEMENT),
     ],
 )
-def test_where_the_data_are_related_and_every_sweep_is_lost_there_is_a_rate_below(related, curves, knew, expected):
-    lost = Curve(RATES, FLAT.loss + np.where(RATES > 0.1, 3.0, 0.0))
-    sweeps = seen(lost, gain=-20.0, links=(knew, 0.0))
-    sweeps.curves = [lost] * curves
+def test_a_model_that_knew_nothing_of_related_data_and_is_lost_has_a_rate_below(related, ended, knew, expected):
+    sweeps = seen(FLAT, gain=-20.0, links=(knew, 0.0))
+    sweeps.curves, sweeps.stop_reasons = [FLAT] * 3, [ended, StopReason.COMPLETED, StopReason.COMPLETED]
     assert refuse(sweeps, is_bounded=False, is_related=related) is expected
-    sweeps.curves = [lost, lost, FLAT]
-    assert refuse(sweeps, is_bounded=False, is_related=related) is Refusal.NO_IMPROVEMENT

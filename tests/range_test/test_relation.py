@@ -56,9 +56,18 @@ def test_of_many_samples_some_are_compared(kind, monkeypatch):
     compared = []
     distances = relation._distances
     monkeypatch.setattr(relation, "_distances", lambda rows: compared.append(len(rows)) or distances(rows))
-    assert are_related(in_batches(data_of(kind, 0, num=4000), size=500), seed=0) is True
+    assert are_related(in_batches(data_of(kind, 0, num=8000), size=500), seed=0) is True
     assert len(compared) == 2
-    assert set(compared) <= set(range(200, 251))
+    assert set(compared) <= set(range(800, 1001))
+
+
+def test_names_of_which_few_are_alike_are_related():
+    generator = torch.Generator().manual_seed(0)
+    names = torch.randint(100, (1600, 2), generator=generator)
+    likes = torch.randn(100, 100, generator=generator)[names[:, 0] // 25, names[:, 1] // 25] > 0
+    clicks = (torch.rand(1600, generator=generator) < 0.2 + 0.6 * likes).float()
+    assert are_related(in_batches((names, clicks)), seed=0) is True
+    assert not are_related(in_batches((names, clicks.roll(7))), seed=0)
 
 
 def test_samples_drawn_again_and_again_do_not_make_unrelated_targets_related():

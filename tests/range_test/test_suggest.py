@@ -162,3 +162,30 @@ def test_an_unclear_curve_that_destroyed_its_model_was_lost_there():
     assert suggest.suggest(lr, reading, memory=1.0, lost_at=1.0)[0] == free
     clear = readings.read(RATES, curve(1e-3, edge=1e-2))
     assert len({suggest.suggest(RATES, clear, memory=1.0, lost_at=rate)[0] for rate in (math.inf, 1e-5)}) == 1
+
+
+def test_where_the_curve_does_not_fall_the_rate_of_the_clearest_link_counts_twice():
+    last = unclear(1e-1)
+    reading, hints = last.read(), [last, last]
+    links = 4.0 * np.exp(-((np.log10(last.lr) + 3.0) ** 2))
+    alone, _ = suggest.suggest(last.lr, reading, memory=1.0, hints=hints)
+    peak, (low, high) = suggest.suggest(last.lr, reading, memory=1.0, hints=hints, links=links)
+    lag = (RATES[-1] / RATES[0]) ** ((0.7 + 8.0) / (100 - 1))
+    linked = readings.clearest(last.lr, links) / 10**0.12 / lag
+    assert peak == pytest.approx((alone * linked**2) ** (1 / 3))
+    assert low < peak < high
+    # A model that knew something at the start has a link at every rate.
+    assert len({suggest.suggest(last.lr, reading, memory=1.0, links=known)[0] for known in ((), tuple(links))}) == 1
+
+
+def test_the_link_of_a_lost_model_is_none():
+    last = unclear(1e-3)
+    links = np.linspace(0.0, 5.0, 100)
+    peak, _ = suggest.suggest(last.lr, last.read(), memory=1.0, hints=[last], links=links)
+    assert peak < readings.rise(last.lr, last.read()) < 3e-3
+
+
+def test_where_the_curve_falls_no_link_is_asked():
+    reading = readings.read(RATES, curve(1e-3, edge=1e-2))
+    links = np.linspace(5.0, 0.0, len(RATES))
+    assert len({suggest.suggest(RATES, reading, memory=1.0, links=known)[0] for known in ((), tuple(links))}) == 1

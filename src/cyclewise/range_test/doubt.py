@@ -101,17 +101,17 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     return None
 
 
-def _rises(seen: Sweeps) -> bool:
-    """Return whether a model that knew nothing at the start was lost in every sweep: there is a rate below that."""
-    curves = seen.hints()
-    rises = (readings.rise(curve.lr, readings.read(curve.lr, curve.loss)) < curve.lr[-1] for curve in curves)
-    return len(curves) > 1 and all(rises)
+def _has_all_to_gain(seen: Sweeps) -> bool:
+    """Return whether a model without a link between inputs and targets was lost at some rate: there is one below it."""
+    start = seen.looks.start
+    knew_nothing = start is not None and start.link is not None and start.link < FEWEST_DEVIATIONS
+    return knew_nothing and any(reason is not StopReason.COMPLETED for reason in seen.stop_reasons)
 
 
 def _is_promising(seen: Sweeps, gain: float | None, clearest: float | None, is_related: bool) -> bool:
     if gain is None:
         return False
     if is_related:
-        return gain >= _HINT or seen.looks.grew() or _rises(seen)
+        return gain >= _HINT or seen.looks.grew() or _has_all_to_gain(seen)
     is_certain = clearest is not None and clearest >= CERTAIN_DEVIATIONS
     return is_certain and (gain >= _SOME_DEVIATIONS or seen.looks.grew())

@@ -1,7 +1,10 @@
 """Losses with the targets of other samples of the same batch: what a model owes to its inputs."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean, variance
 from typing import Any
 
 import torch
@@ -9,14 +12,30 @@ from torch import Tensor
 
 from cyclewise.stepping import Step, forward, lacks_graph, split_batch
 
+# Exchanges of targets in each batch that is trained on.
+_NUM_EXCHANGES = 4
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What exchanging the targets within a batch did to its loss.
+
+    Attributes:
+        gap: mean loss with the targets of other samples, less the loss with the true ones.
+        variance: of the losses with the targets of other samples; not a number of fewer than two exchanges.
+    """
+
+    gap: float
+    variance: float
+
 
 @contextmanager
-def comparing(step: Step | None) -> Iterator[list[float]]:
+def comparing(step: Step | None) -> Iterator[list[Exchanged]]:
     """Have the step's loss function also compare with the targets of other samples while the block runs.
 
-    The batch has not been trained on yet, so the difference is as good as one on held-out data, and costs no forward.
+    Of a batch that has not been trained on yet the gap is as good as one on held-out data. It costs no forward.
     """
-    gaps: list[float] = []
+    gaps: list[Exchanged] = []
     if step is None or step.loss_fn is None:
         yield gaps
         return
@@ -27,7 +46,9 @@ def comparing(step: Step | None) -> Iterator[list[float]]:
         if isinstance(targets, Tensor) and targets.ndim and len(targets) >= 2 and isinstance(outputs, Tensor):
             with torch.no_grad():
                 try:
-                    gaps.append(float(own(outputs.detach(), targets.roll(len(targets) // 2, 0))) - float(loss))
+                    others = [float(own(outputs.detach(), targets.roll(shift, 0))) for shift in _shifts(len(targets))]
+                    spread = variance(others) if len(others) > 1 else math.nan
+                    gaps.append(Exchanged(fmean(others) - float(loss), spread))
                 except RuntimeError as error:
                     if not lacks_graph(error):
                         raise
@@ -50,13 +71,17 @@ def with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[f
         return None
     with step.precision():
         outputs = forward(step.model, inputs)
-        # Rotations, so that no target stays with its own sample.
-        count = min(num_exchanges, len(targets) - 1)
-        shifts = [1 + i * (len(targets) - 1) // count for i in range(count)]
+        shifts = [0, *_shifts(len(targets), num_exchanges)]
         try:
-            losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in [0, *shifts]]
+            losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in shifts]
         except RuntimeError as error:
             if lacks_graph(error):  # it takes a derivative of the outputs
                 return None
             raise
     return [float(loss) for loss in losses]
+
+
+def _shifts(num_samples: int, num_exchanges: int = _NUM_EXCHANGES) -> list[int]:
+    # Rotations, so that no target stays with its own sample.
+    count = min(num_exchanges, num_samples - 1)
+    return [1 + i * (num_samples - 1) // count for i in range(count)]

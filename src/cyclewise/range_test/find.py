@@ -243,6 +243,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
             highest=min(by_heart, given["end_lr"] or math.inf),
             lost_at=math.inf if lost is None else float(curve.lr[lost]),
             hints=seen.hints(),
+            links=seen.links[: len(curve.lr)],
         )
         overfit_lr = by_heart if math.isfinite(by_heart) else None
     if given["start_lr"] is not None and starts_too_high(seen, max_lr):

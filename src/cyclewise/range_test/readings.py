@@ -24,6 +24,8 @@ _BANDWIDTH_DECADES = 0.15
 _FALL_IN_STANDARD_ERRORS = 4.0
 # A loss has risen for good where it stays so many deviations of one loss above the start.
 _RISE_DEVIATIONS = 2.0
+# A link of so many deviations is as clear as any: a few exchanges of the targets say no more.
+_CLEAREST = 8.0
 # The floor of a valley begins where this share of the fall has happened.
 _FLOOR_SHARE = 0.9
 # A spike rises above the start by as much as the loss had fallen, and by so many deviations of one loss from the next.
@@ -134,6 +136,31 @@ def rise(lr: Array, reading: Reading) -> float:
     below = np.flatnonzero(reading.smooth <= reading.start + _RISE_DEVIATIONS * reading.noise)
     first = int(below[-1]) + 1 if len(below) else 0
     return float(lr[min(first, len(lr) - 1)])
+
+
+def clearest(lr: Array, link: Array, *, below: float = math.inf) -> float | None:
+    """Return the rate at which the smoothed link between inputs and targets is clearest; None where none is known.
+
+    The loss of a batch has the noise of what happens to be in it; the same outputs with the targets of other samples of
+    the batch have it too, so that the gap between the two shows long before the loss falls what the model has learned,
+    and where it loses it.
+
+    Args:
+        lr: rates above 0, rising, shape [N].
+        link: the gap at each in standard deviations; not a number where it is not known, shape [N].
+        below: the rates asked about: what a model that is lost still says of its inputs is no use.
+
+    Example:
+        >>> lr = np.logspace(-4, 0, 41)
+        >>> round(clearest(lr, np.exp(-((np.log10(lr) + 1.5) ** 2))), 3), clearest(lr, np.full(41, np.nan))
+        (0.032, None)
+    """
+    known = np.isfinite(link)
+    if known.sum() < FEWEST_POINTS:
+        return None
+    rates = lr[known]
+    smooth = _kernel(np.log10(rates)) @ np.clip(link[known], -_CLEAREST, _CLEAREST)
+    return float(rates[int(np.argmax(smooth[: max(1, int(np.searchsorted(rates, below)))]))])
 
 
 def reached(lr: Array, reading: Reading, share: float) -> float:
@@ -261,13 +288,19 @@ def _noise(loss: Array) -> float:
 def _local_lines(position: Array, loss: Array) -> tuple[Array, Array, Array]:
     # A weighted straight line through the neighbours of each point (Cleveland 1979, without the robustness steps):
     # its height, its slope, and how many points it stands on.
-    spacing = float(np.median(np.diff(position)))
-    bandwidth = max(_BANDWIDTH_DECADES, 1.5 * spacing)
     offset = position - position[:, None]  # [N, N]
-    kernel = np.where(np.abs(offset) < 3.0 * bandwidth, np.exp(-0.5 * (offset / bandwidth) ** 2), 0.0)
-    kernel /= kernel.sum(1, keepdims=True)
+    kernel = _kernel(position)
     mean_offset, mean_loss = (kernel * offset).sum(1), kernel @ loss
     centred = offset - mean_offset[:, None]
     spread = (kernel * centred**2).sum(1)
     slope = (kernel * centred * (loss - mean_loss[:, None])).sum(1) / np.where(spread > 0, spread, 1.0)
     return mean_loss - slope * mean_offset, slope, 1.0 / (kernel**2).sum(1)
+
+
+def _kernel(position: Array) -> Array:
+    """Return the weights of each point's neighbours, [N, N]; each row sums to one."""
+    bandwidth = max(_BANDWIDTH_DECADES, 1.5 * float(np.median(np.diff(position))))
+    offset = position - position[:, None]
+    kernel = np.where(np.abs(offset) < 3.0 * bandwidth, np.exp(-0.5 * (offset / bandwidth) ** 2), 0.0)
+    weights: Array = kernel / kernel.sum(1, keepdims=True)
+    return weights

@@ -16,7 +16,8 @@ Array = NDArray[np.float64]
 # A row per sample: whole numbers are names that are the same or not, others are quantities.
 Rows = NDArray[np.generic]
 
-_MOST_SAMPLES = 250
+# Names of which few are alike (users, words) show nothing in fewer.
+_MOST_SAMPLES = 1000
 _FEWEST_SAMPLES = 20
 _MOST_POSITIONS = 1000
 # Unrelated targets pass for related in one of 200 cases.
@@ -54,7 +55,8 @@ def are_related(batches: Iterable[Any], *, seed: int) -> bool | None:
     own, other = _centred(_distances(inputs[chosen])), _centred(_distances(targets[chosen]))
     generator = np.random.default_rng(seed)
     orders = (generator.permutation(len(chosen)) for _ in range(_NUM_EXCHANGES))
-    return bool(np.vdot(own, other) > max(np.vdot(own, other[np.ix_(order, order)]) for order in orders))
+    agreement = float(np.vdot(own, other))
+    return all(agreement > float(np.vdot(own, other[np.ix_(order, order)])) for order in orders)
 
 
 def _is_usable(batch: Any) -> bool:

@@ -12,7 +12,17 @@ import numpy as np
 
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.pace import Pace, steady
-from cyclewise.range_test.readings import Array, Reading, first_valley, half_lost, minimum, reached, read, rise
+from cyclewise.range_test.readings import (
+    Array,
+    Reading,
+    clearest,
+    first_valley,
+    half_lost,
+    minimum,
+    reached,
+    read,
+    rise,
+)
 
 # The constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else, for 50, 100
 # and 300 steps together. Gradient descent with momentum breaks at once where others only get worse, and late.
@@ -28,6 +38,9 @@ _HALF_INTERVAL_DECADES_UNCLEAR = 0.6
 # lag is left in that.
 _BELOW_RISE_DECADES = 1.33
 _LAG_LEFT = 0.25
+# The link between inputs and targets is clearest so many steps later than the edge, and counts so often beside that.
+_LINK_LAG_IN_STEPS = 4.0
+_LINK_COUNTS = 2
 # Length of a run, in steps, where nobody says.
 USUAL_STEPS = 250
 # Up to so many training samples, a sweep learns them by heart, and what it does afterwards tells nothing of its rates.
@@ -49,6 +62,7 @@ def suggest(
     highest: float = math.inf,
     lost_at: float = math.inf,
     hints: Sequence[Curve] = (),
+    links: Sequence[float] = (),
 ) -> tuple[float, tuple[float, float]]:
     """Return a peak rate for one-cycle and the interval it may lie in.
 
@@ -65,8 +79,9 @@ def suggest(
 
     Where the curve does not fall by more than its noise, its lowest point is chance. What every sweep still shows is
     the rate from which its loss stays above the start, more than a decade too high: the middle of the peak above and of
-    those rates, each taken back by a margin, is what is left to say. Where the sweep is known to have destroyed its
-    model within a step or two, the peak is below that.
+    those rates, each taken back by a margin, is what is left to say. The rate at which the link between inputs and
+    targets is clearest counts twice beside that: a link shows long before the loss falls. Where the sweep is known to
+    have destroyed its model within a step or two, the peak is below that.
 
     Args:
         lr: rates of a slow sweep, shape [N].
@@ -81,6 +96,8 @@ def suggest(
         lost_at: the rate at which this sweep destroyed its model within a step or two; infinity where none is known.
         hints: the usable curves of all sweeps, asked for the rates at which they rise where this one does not fall;
             none: the peak stays as it is.
+        links: how clear the link between inputs and targets is at each of the rates, in standard deviations, not a
+            number where nobody knows; none: the peak stays as it is.
     """
     reading = first_valley(reading)
     if are_few(num_samples):
@@ -91,13 +108,20 @@ def suggest(
     if has_momentum:
         margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
     lag_in_steps = lag * memory + _LAG_IN_STEPS
-    taken_back = 0.0 if sums_squares else _decades_per_step(lr) * lag_in_steps
-    step = 1 + int(np.searchsorted(lr, edge))
-    below_edge = 10.0 ** -(margin + taken_back) * pace(step) / pace((total_steps or USUAL_STEPS) / 2)
-    peak = edge * below_edge
+
+    def below(edge: float, lag_in_steps: float) -> float:
+        taken_back = 0.0 if sums_squares else _decades_per_step(lr) * lag_in_steps
+        step = 1 + int(np.searchsorted(lr, edge))
+        return edge * math.pow(10.0, -margin - taken_back) * pace(step) / pace((total_steps or USUAL_STEPS) / 2)
+
+    peak = below(edge, lag_in_steps)
     if not reading.falls:
         peak = geometric_mean([peak, *(_below_rise(curve, _LAG_LEFT * lag_in_steps) for curve in hints)])
-        peak = min(peak, lost_at * below_edge)
+        linked = clearest(lr, np.array(links), below=rise(lr, reading)) if hints and len(links) else None
+        if linked is not None:
+            peak = geometric_mean([peak, *[below(linked, lag_in_steps + _LINK_LAG_IN_STEPS)] * _LINK_COUNTS])
+        if math.isfinite(lost_at):
+            peak = min(peak, below(lost_at, lag_in_steps))
     peak = min(peak, highest)
     width = 10.0 ** (_HALF_INTERVAL_DECADES if reading.falls else _HALF_INTERVAL_DECADES_UNCLEAR)
     return peak, (peak / width, peak * width)

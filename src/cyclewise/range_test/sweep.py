@@ -76,6 +76,8 @@ class Sweeps:
         looks: the held-out losses before and on the way.
         gaps: for each step of the last sweep on a batch that it had not trained on: the loss with the targets of other
             samples less the loss with the true ones.
+        links: of each step of the last sweep, that gap in standard deviations of the loss with the targets of other
+            samples; not a number where it is not known.
         course: the held-out loss all along the last sweep; None where it could not learn samples by heart, or none is
             held out.
         visits: what the updates of the last sweep left of their own batches; None where a run would not see them again.
@@ -89,6 +91,7 @@ class Sweeps:
     refusal: Refusal | None = None
     looks: Looks = field(default_factory=Looks)
     gaps: list[float] = field(default_factory=list)
+    links: list[float] = field(default_factory=list)
     course: Course | None = None
     visits: Visits | None = None
     has_classes: bool = False
@@ -202,7 +205,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         if too_high is None:
             break
         low, high = limits.clip(*too_high.anew())
-    seen.gaps = trial.gaps
+    seen.gaps, seen.links = trial.gaps, trial.links
     return seen
 
 

@@ -69,6 +69,7 @@ class Trial:
         self.scores_first_held_out = False
         self.compares_targets = False
         self.gaps: list[float] = []
+        self.links: list[float] = []
         self.training_loss = math.nan
         self._update = update
         self._evaluate = evaluate
@@ -127,7 +128,7 @@ class Trial:
         if steps_per_pass is not None:
             own = min(steps_per_pass, max(1, self._span // self._per_step))
             self._span = least_over_ranks(own, self._device) * self._per_step
-        self.gaps = []
+        self.gaps, self.links = [], []
         return -(-self._span // self._per_step)
 
     def train(self, rate: float) -> float:
@@ -144,16 +145,18 @@ class Trial:
             self.num_evaluations += 1
             with scoring(self.model):
                 seen = self._evaluate(copied(self.held_out[0]))
-        compared = self._step if self.compares_targets and self._position <= len(self._batches) else None
-        with comparing(compared) as gaps:
+        with comparing(self._step if self.compares_targets else None) as compared:
             loss = self._update(batches)
         self.num_updates += 1
-        gap = gaps[0] if gaps else math.nan
+        gap, variance = (compared[0].gap, compared[0].variance) if compared else (math.nan, math.nan)
         # A held-out loss may still be finite where the training loss is not: both count.
-        loss, seen, gap = mean_over_ranks([loss, loss if seen is None else seen, gap], self._device)
+        own = [loss, loss if seen is None else seen, gap, variance]
+        loss, seen, gap, variance = mean_over_ranks(own, self._device)
         self.training_loss = loss
-        if compared is not None and math.isfinite(gap):
-            self.gaps.append(gap)
+        if self.compares_targets:
+            self.links.append(gap / math.sqrt(variance) if variance > 0.0 else math.nan)
+            if self._position <= len(self._batches) and math.isfinite(gap):
+                self.gaps.append(gap)
         return seen if math.isfinite(loss) else loss
 
     def is_finite_at_start(self, step: int, *, may_update: bool) -> bool:
