@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cyclewise.range_test.beginnings import LeftBehind, Raised
+from cyclewise.range_test.beginnings import LeftBehind, Raised, Unlinked
 
 LEVELS = [2.0, 2.5, 2.25, 2.2, 2.3, 2.1]
 
@@ -87,3 +87,35 @@ def test_a_loss_that_is_not_finite_and_the_first_one_are_not_compared():
     earlier = EARLIER.copy()
     earlier[5] = np.inf
     assert behind_at([10.0] * 30, BATCHES, earlier)[0] == 9
+
+
+LINKS = 4.0 * np.exp(-((np.log10(RATES) + 1.5) ** 2))
+
+
+def unlinked_at(links, *, earlier=LINKS, rate=1.0, num_steps=52):
+    watch = Unlinked(RATES, earlier, num_steps=num_steps)
+    return next((i for i, link in enumerate(links) if watch.update(rate, 2.3, link)), None), watch
+
+
+@pytest.mark.parametrize(("num_steps", "asked_at"), [(30, 11), (52, 12), (200, 49)])
+def test_a_sweep_without_the_link_of_lower_rates_began_too_high(num_steps, asked_at):
+    noise = np.random.default_rng(0).standard_normal(num_steps) / 3.0
+    found, watch = unlinked_at([9.0, *noise], num_steps=num_steps)
+    assert found == asked_at
+    low, high = watch.anew()
+    assert low < 10**-1.5 < high < 0.1
+
+
+@pytest.mark.parametrize(
+    ("links", "given"),
+    [
+        ([0.0] * 5 + [0.5] * 47, {}),  # a little of it in every step that is asked
+        ([1.0] * 14 + [-4.0] * 38, {}),  # asked once
+        ([0.0] * 52, {"earlier": LINKS / 20.0}),  # nothing was clear before, either
+        ([0.0] * 52, {"rate": 0.002}),  # rates that the earlier one had not linked yet
+        ([0.0] * 9 + [float("nan")] + [0.0] * 42, {}),
+        ([0.0] * 52, {"earlier": np.full(30, np.nan)}),
+    ],
+)
+def test_a_sweep_that_may_still_find_the_link_goes_on(links, given):
+    assert unlinked_at(links, **given)[0] is None

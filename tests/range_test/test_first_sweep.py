@@ -65,3 +65,12 @@ def test_the_first_sweep_takes_the_same_batches_again(num_batches, accumulation_
     per_sweep = taken[accumulation_steps:][: 12 * accumulation_steps]  # the first update only tells the range
     assert len(set(per_sweep)) == in_a_pass
     assert per_sweep[:in_a_pass] == per_sweep[in_a_pass : 2 * in_a_pass]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_losses_of_a_lost_model_do_not_hide_which_batch_was_which(seed):
+    """Squared errors of 1e20 at the end would outweigh all bends before them, however far away."""
+    batches = np.random.default_rng(seed).standard_normal(10)
+    effect = np.r_[np.zeros(10), -np.geomspace(1e-4, 0.4, 22), 1e3, 1e7, 1e20]
+    curve = Curve(np.geomspace(1e-6, 3.0, 35), 9.0 + effect + np.resize(batches, 35))
+    assert lost_at(curve, 10) == curve.lr[-1]

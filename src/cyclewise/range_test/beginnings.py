@@ -1,22 +1,32 @@
-"""Deciding, while a sweep runs, that it began too high: at rates that raise the loss, or that leave it behind."""
+"""Deciding, while a sweep runs, that it began too high: its rates raise the loss, leave it behind, or lose the link."""
 
 import math
 from collections.abc import Sequence
 from statistics import fmean, pstdev, stdev
 from typing import Protocol
 
+import numpy as np
+
+from cyclewise.range_test import readings
+
 # Where to begin anew, in decades about the rate at which a sweep began that raised the loss.
 _ANEW_LOW, _ANEW_HIGH = -0.6, 0.4
 # So many pairs of losses, and so many standard errors between them, say that a lower rate has come further.
 _FEWEST_PAIRS = 8
+# A link so many standard errors clear is lost in a later sweep that shows less than so many after its first steps.
+_LINKED, _NOT_LINKED = 6.0, 1.0
+# So many steps, and such a share of the sweep, are given to it; the later half of them is asked.
+_FEWEST_LINKS, _SHARE = 12, 0.25
+# Where to begin anew, in decades about the rate of the clearest link.
+_LINKED_LOW, _LINKED_HIGH = -1.2, 0.3
 _ERRORS_BEHIND = 3.0
 
 
 class Beginning(Protocol):
     """Watches the first steps of a sweep."""
 
-    def update(self, rate: float, loss: float) -> bool:
-        """Take the next rate and the loss before its update, and return whether the sweep began too high."""
+    def update(self, rate: float, loss: float, link: float = math.nan) -> bool:
+        """Take the next rate, and the loss and the link before its update; return whether the sweep began too high."""
 
     def anew(self) -> tuple[float, float]:
         """Return the lowest and the highest rate of a sweep that begins lower."""
@@ -46,8 +56,9 @@ class Raised:
         self._num_seen = 0
         self._first_rate = math.nan
 
-    def update(self, rate: float, loss: float) -> bool:
+    def update(self, rate: float, loss: float, link: float = math.nan) -> bool:
         """Take the next rate and loss; a loss that is not finite has risen."""
+        del link
         i = self._num_seen
         self._num_seen += 1
         # The first loss is that before any update.
@@ -86,8 +97,9 @@ class LeftBehind:
         self._gaps: list[float] = []
         self._compared = math.nan
 
-    def update(self, rate: float, loss: float) -> bool:
+    def update(self, rate: float, loss: float, link: float = math.nan) -> bool:
         """Take the next rate and loss."""
+        del link
         i = self._num_seen
         self._num_seen += 1
         if 0 < i < len(self._earlier):
@@ -102,3 +114,46 @@ class LeftBehind:
     def anew(self) -> tuple[float, float]:
         """Return rates from the lowest of the earlier sweep to a little above the last that was compared."""
         return self._earlier[0][0], self._compared * 10.0**_ANEW_HIGH
+
+
+class Unlinked:
+    """Says when an earlier sweep linked inputs and targets at rates at which this one shows no link at all.
+
+    A network whose outputs have collapsed to one (a transformer normalised after each block, at too high a rate) learns
+    the classes' shares, at which its loss is lower than at the start, and stays there over decades of rates.
+
+    Args:
+        rates: of the earlier sweep, rising.
+        links: how clear the link was at each, in standard deviations; not a number where nobody knows.
+        num_steps: of the sweep that is watched.
+
+    Example:
+        >>> watch = Unlinked([0.001 * 1.2**i for i in range(20)], [0.0] * 5 + [4.0] * 5 + [0.0] * 10, num_steps=52)
+        >>> [watch.update(0.05, 2.3, 0.1) for _ in range(13)].index(True)
+        12
+        >>> [round(rate, 4) for rate in watch.anew()]
+        [0.0002, 0.0071]
+    """
+
+    def __init__(self, rates: Sequence[float], links: Sequence[float], *, num_steps: int) -> None:
+        self._rates, self._links = np.array(rates), np.array(links)
+        self._wanted = max(_FEWEST_LINKS, round(_SHARE * num_steps))
+        self._seen: list[float] = []
+        self._clearest = math.nan
+
+    def update(self, rate: float, loss: float, link: float = math.nan) -> bool:
+        """Take the next rate and link; it is asked once, after a quarter of the sweep."""
+        del loss
+        self._seen.append(link)
+        if len(self._seen) != self._wanted:
+            return False
+        seen = np.array(self._seen[self._wanted // 2 :])
+        clear = readings.clearest(self._rates, self._links, below=rate)
+        if clear is None or not np.isfinite(seen).all() or clear[1] < _LINKED:
+            return False
+        self._clearest = clear[0]
+        return float(seen.sum()) / math.sqrt(len(seen)) < _NOT_LINKED
+
+    def anew(self) -> tuple[float, float]:
+        """Return rates about that at which the earlier sweep's link was clearest."""
+        return self._clearest * 10.0**_LINKED_LOW, self._clearest * 10.0**_LINKED_HIGH

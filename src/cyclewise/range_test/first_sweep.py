@@ -48,8 +48,11 @@ def lost_at(curve: Curve, period: int) -> float:
 def _without_batches(position: Array, loss: Array, first: Array) -> Array:
     """Return the losses less what the first pass told of their batches, as far as it still tells it there."""
     own = np.resize(first, len(loss))
-    bends, own_bends = (values[2:] - 2.0 * values[1:-1] + values[:-2] for values in (loss, own))
-    kernel = np.exp(-0.5 * ((position[1:-1] - position[:, None]) / _BANDWIDTH_DECADES) ** 2)
+    # Losses of a model that is lost are the batch's no more, and would drown all others.
+    kept = np.minimum(loss, first.max() + np.ptp(first))
+    bends, own_bends = (values[2:] - 2.0 * values[1:-1] + values[:-2] for values in (kept, own))
+    offset = (position[1:-1] - position[:, None]) / _BANDWIDTH_DECADES
+    kernel = np.where(np.abs(offset) < 3.0, np.exp(-0.5 * offset**2), 0.0)
     square = kernel @ own_bends**2
     share = np.clip(kernel @ (bends * own_bends) / np.where(square > 0, square, 1.0), 0.0, 1.0)
     cleared: Array = loss - share * (own - first.mean())

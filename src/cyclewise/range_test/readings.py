@@ -138,8 +138,10 @@ def rise(lr: Array, reading: Reading) -> float:
     return float(lr[min(first, len(lr) - 1)])
 
 
-def clearest(lr: Array, link: Array, *, below: float = math.inf) -> float | None:
-    """Return the rate at which the smoothed link between inputs and targets is clearest; None where none is known.
+def clearest(lr: Array, link: Array, *, below: float = math.inf) -> tuple[float, float] | None:
+    """Return at which rate the smoothed link between inputs and targets is clearest, and by how many standard errors.
+
+    None where the link is not known.
 
     The loss of a batch has the noise of what happens to be in it; the same outputs with the targets of other samples of
     the batch have it too, so that the gap between the two shows long before the loss falls what the model has learned,
@@ -152,15 +154,18 @@ def clearest(lr: Array, link: Array, *, below: float = math.inf) -> float | None
 
     Example:
         >>> lr = np.logspace(-4, 0, 41)
-        >>> round(clearest(lr, np.exp(-((np.log10(lr) + 1.5) ** 2))), 3), clearest(lr, np.full(41, np.nan))
-        (0.032, None)
+        >>> rate, errors = clearest(lr, 2.0 * np.exp(-((np.log10(lr) + 1.5) ** 2)))
+        >>> round(rate, 3), round(errors, 1), clearest(lr, np.full(41, np.nan))
+        (0.032, 4.5, None)
     """
     known = np.isfinite(link)
     if known.sum() < FEWEST_POINTS:
         return None
     rates = lr[known]
-    smooth = _kernel(np.log10(rates)) @ np.clip(link[known], -_CLEAREST, _CLEAREST)
-    return float(rates[int(np.argmax(smooth[: max(1, int(np.searchsorted(rates, below)))]))])
+    kernel = _kernel(np.log10(rates))
+    smooth = kernel @ np.clip(link[known], -_CLEAREST, _CLEAREST)
+    best = int(np.argmax(smooth[: max(1, int(np.searchsorted(rates, below)))]))
+    return float(rates[best]), float(smooth[best] / np.sqrt(np.square(kernel[best]).sum()))
 
 
 def reached(lr: Array, reading: Reading, share: float) -> float:

@@ -119,7 +119,7 @@ def suggest(
         peak = geometric_mean([peak, *(_below_rise(curve, _LAG_LEFT * lag_in_steps) for curve in hints)])
         linked = clearest(lr, np.array(links), below=rise(lr, reading)) if hints and len(links) else None
         if linked is not None:
-            peak = geometric_mean([peak, *[below(linked, lag_in_steps + _LINK_LAG_IN_STEPS)] * _LINK_COUNTS])
+            peak = geometric_mean([peak, *[below(linked[0], lag_in_steps + _LINK_LAG_IN_STEPS)] * _LINK_COUNTS])
         if math.isfinite(lost_at):
             peak = min(peak, below(lost_at, lag_in_steps))
     peak = min(peak, highest)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cyclewise.progress import Bar
 from cyclewise.range_test import readings
-from cyclewise.range_test.beginnings import Beginning, LeftBehind, Raised
+from cyclewise.range_test.beginnings import Beginning, LeftBehind, Raised, Unlinked
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.divergence import Divergence
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
@@ -184,12 +184,14 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
     if second:
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
+        # Targets that are quantities have a link once their mean is learned, not before.
+        trial.compares_targets = seen.has_classes
         rates = sweep_rates(low, high, second, "exponential")
         _run(trial, rates, seen, bar, look=early_look, look_at=_EARLY_LOOKS, ends_past_valley=True)
         if seen.is_refused():
             return seen
     low, high = limits.clip(*_last_range(trial, seen, lost, tells=first >= _FEWEST_TO_TELL))
-    levels, earlier = seen.curves[0].usable().loss[:period].tolist(), seen.curves[-1]
+    levels, earlier, links = seen.curves[0].usable().loss[:period].tolist(), seen.curves[-1], trial.links
     most_beginnings = _MOST_BEGINNINGS if second else 1
     trial.compares_targets = True
     for beginning in range(1, most_beginnings + 1):
@@ -199,6 +201,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         watches: list[Beginning] = []
         if beginning < most_beginnings:
             watches = [Raised(levels, _fall(earlier)), LeftBehind(earlier.lr.tolist(), earlier.loss.tolist())]
+            if links:
+                watches.append(Unlinked(earlier.lr.tolist(), links, num_steps=len(rates)))
         seen.course = _course(trial, len(rates))
         seen.visits = _visits(trial, looks.start, len(rates), total_steps)
         too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches)
@@ -302,7 +306,8 @@ def _run(
             seen.visits.update(rate, trial.training_loss, trial.score_steps)
         if bar.is_shown:
             bar.move_to(trial.num_updates, f"lr {rate:.2g}  loss {loss:.4g}")
-        too_high = [watch for watch in watches if watch.update(rate, loss)]
+        link = trial.links[-1] if trial.links else math.nan
+        too_high = [watch for watch in watches if watch.update(rate, loss, link)]
         if too_high:
             seen.curves.append(Curve(np.array(lrs), np.array(losses)))
             seen.stop_reasons.append(StopReason.DIVERGED)
