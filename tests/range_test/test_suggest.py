@@ -171,7 +171,7 @@ def test_where_the_curve_does_not_fall_the_rate_of_the_clearest_link_counts_twic
     alone, _ = suggest.suggest(last.lr, reading, memory=1.0, hints=hints)
     peak, (low, high) = suggest.suggest(last.lr, reading, memory=1.0, hints=hints, links=links)
     lag = (RATES[-1] / RATES[0]) ** ((0.7 + 8.0) / (100 - 1))
-    linked = readings.clearest(last.lr, links) / 10**0.12 / lag
+    linked = readings.clearest(last.lr, links)[0] / 10**0.12 / lag
     assert peak == pytest.approx((alone * linked**2) ** (1 / 3))
     assert low < peak < high
     # A model that knew something at the start has a link at every rate.
