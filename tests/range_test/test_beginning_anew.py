@@ -55,3 +55,33 @@ def test_a_rate_that_only_blows_up_outputs_whose_size_does_not_count_begins_anew
     assert len(behind.lr) >= 8
     assert last.lr[0] == second.lr[0]
     assert result.max_lr < behind.lr[0]
+
+
+class Collapsing(nn.Module):
+    """Its outputs are all the same once a rate has made the weights large."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        outputs = self.linear(inputs)
+        return outputs if float(self.linear.weight.detach().abs().max()) < 3.0 else 0.0 * outputs
+
+
+@pytest.mark.parametrize(("num_steps", "begins_anew"), [(300, True), (100, False)])
+def test_a_last_sweep_without_the_link_of_the_second_begins_anew(num_steps, begins_anew, monkeypatch):
+    torch.manual_seed(0)
+    inputs = torch.randn(3200, 8)
+    loader = DataLoader(TensorDataset(inputs, inputs[:, :3].argmax(1)), 16, shuffle=True)
+    model = Collapsing()
+    optimizer = torch.optim.Adam(model.parameters())
+    expected = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
+    # Where the loss stays at that of the classes' shares. Here others would see it, too.
+    monkeypatch.setattr(sweep, "_last_range", lambda *_, **__: (3.0, 30.0))
+    for watch in (sweep.Raised, sweep.LeftBehind):
+        monkeypatch.setattr(watch, "update", lambda *_: False)
+    result = cw.lr_find(model, optimizer, F.cross_entropy, loader, num_steps=num_steps)
+    assert (len(result.close_ups) > len(expected.close_ups)) == begins_anew
+    if begins_anew:
+        assert expected.interval[0] < result.max_lr < expected.interval[1]

@@ -97,7 +97,7 @@ def unlinked_at(links, *, earlier=LINKS, rate=1.0, num_steps=52):
     return next((i for i, link in enumerate(links) if watch.update(rate, 2.3, link)), None), watch
 
 
-@pytest.mark.parametrize(("num_steps", "asked_at"), [(30, 11), (52, 12), (200, 49)])
+@pytest.mark.parametrize(("num_steps", "asked_at"), [(60, 14), (81, 19), (200, 49)])
 def test_a_sweep_without_the_link_of_lower_rates_began_too_high(num_steps, asked_at):
     noise = np.random.default_rng(0).standard_normal(num_steps) / 3.0
     found, watch = unlinked_at([9.0, *noise], num_steps=num_steps)

@@ -15,8 +15,9 @@ _ANEW_LOW, _ANEW_HIGH = -0.6, 0.4
 _FEWEST_PAIRS = 8
 # A link so many standard errors clear is lost in a later sweep that shows less than so many after its first steps.
 _LINKED, _NOT_LINKED = 6.0, 1.0
-# So many steps, and such a share of the sweep, are given to it; the later half of them is asked.
-_FEWEST_LINKS, _SHARE = 12, 0.25
+# Such a share of the sweep is given to it, and the later half of that is asked; of shorter sweeps it says nothing.
+_SHARE = 0.25
+FEWEST_STEPS_TO_UNLINK = 80
 # Where to begin anew, in decades about the rate of the clearest link.
 _LINKED_LOW, _LINKED_HIGH = -1.2, 0.3
 _ERRORS_BEHIND = 3.0
@@ -137,7 +138,7 @@ class Unlinked:
 
     def __init__(self, rates: Sequence[float], links: Sequence[float], *, num_steps: int) -> None:
         self._rates, self._links = np.array(rates), np.array(links)
-        self._wanted = max(_FEWEST_LINKS, round(_SHARE * num_steps))
+        self._wanted = max(2, round(_SHARE * num_steps))
         self._seen: list[float] = []
         self._clearest = math.nan
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cyclewise.stepping import Step, forward, lacks_graph, split_batch
 
-# Exchanges of targets in each batch that is trained on.
+# Exchanges of targets in each batch that is trained on, and how many deviations they can tell at most.
 _NUM_EXCHANGES = 4
+_CLEAR = 1e3
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,18 @@ class Exchanged:
 
     gap: float
     variance: float
+
+
+def deviations_of(gap: float, variance: float) -> float:
+    """Return the gap in standard deviations; 0.0 where outputs are all the same, not a number where nobody knows.
+
+    >>> deviations_of(0.5, 0.25), deviations_of(0.0, 0.0), deviations_of(0.5, math.nan)
+    (1.0, 0.0, nan)
+    """
+    if gap == 0.0 and variance == 0.0:
+        return 0.0
+    # Exchanges that all give the same loss are as clear as any.
+    return gap / math.sqrt(max(variance, (gap / _CLEAR) ** 2)) if math.isfinite(variance) else math.nan
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 
 from cyclewise.progress import Bar
 from cyclewise.range_test import readings
-from cyclewise.range_test.beginnings import Beginning, LeftBehind, Raised, Unlinked
+from cyclewise.range_test.beginnings import FEWEST_STEPS_TO_UNLINK, Beginning, LeftBehind, Raised, Unlinked
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.divergence import Divergence
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
@@ -161,7 +161,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
-    first, second, _ = shares(num_steps)
+    first, second, last = shares(num_steps)
     if limits.start_lr is None or limits.end_lr is None:
         found = _first_range(trial, limits)
         first = max(1, first - trial.num_updates)
@@ -185,7 +185,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         low, high = limits.clip(10.0 ** (lost + _SECOND_LOW), 10.0 ** (lost + _SECOND_HIGH))
         trial.reset()
         # Targets that are quantities have a link once their mean is learned, not before.
-        trial.compares_targets = seen.has_classes
+        trial.compares_targets = seen.has_classes and last >= FEWEST_STEPS_TO_UNLINK
         rates = sweep_rates(low, high, second, "exponential")
         _run(trial, rates, seen, bar, look=early_look, look_at=_EARLY_LOOKS, ends_past_valley=True)
         if seen.is_refused():

@@ -14,7 +14,7 @@ from torch.optim import Adagrad, Optimizer
 
 from cyclewise.copies import copied
 from cyclewise.param_groups import read_rates, write_rates
-from cyclewise.range_test.exchanged import comparing, with_exchanged_targets
+from cyclewise.range_test.exchanged import comparing, deviations_of, with_exchanged_targets
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.looks import HeldOut
 from cyclewise.range_test.pace import pace_of
@@ -154,7 +154,7 @@ class Trial:
         loss, seen, gap, variance = mean_over_ranks(own, self._device)
         self.training_loss = loss
         if self.compares_targets:
-            self.links.append(gap / math.sqrt(variance) if variance > 0.0 else math.nan)
+            self.links.append(deviations_of(gap, variance))
             if self._position <= len(self._batches) and math.isfinite(gap):
                 self.gaps.append(gap)
         return seen if math.isfinite(loss) else loss
