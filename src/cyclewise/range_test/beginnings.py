@@ -153,7 +153,8 @@ class Unlinked:
         if clear is None or not np.isfinite(seen).all() or clear[1] < _LINKED:
             return False
         self._clearest = clear[0]
-        return float(seen.sum()) / math.sqrt(len(seen)) < _NOT_LINKED
+        certain = np.clip(seen, -readings.CLEAREST, readings.CLEAREST)
+        return float(certain.sum()) / math.sqrt(len(seen)) < _NOT_LINKED
 
     def anew(self) -> tuple[float, float]:
         """Return rates about that at which the earlier sweep's link was clearest."""

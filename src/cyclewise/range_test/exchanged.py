@@ -4,17 +4,18 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean, variance
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cyclewise import mismatch
 from cyclewise.stepping import Step, forward, lacks_graph, split_batch
 
-# Exchanges of targets in each batch that is trained on, and how many deviations they can tell at most.
+# Exchanges of targets in each batch that is trained on.
 _NUM_EXCHANGES = 4
-_CLEAR = 1e3
+# Sums in another order differ by so many roundings at most.
+_ROUNDINGS = 4.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Exchanged:
 
     Attributes:
         gap: mean loss with the targets of other samples, less the loss with the true ones.
-        variance: of the losses with the targets of other samples; not a number of fewer than two exchanges.
+        variance: of the losses with the targets of other samples, and what rounding adds to it; not a number where the
+            batch is too small for four of them.
     """
 
     gap: float
@@ -31,22 +33,21 @@ class Exchanged:
 
 
 def deviations_of(gap: float, variance: float) -> float:
-    """Return the gap in standard deviations; 0.0 where outputs are all the same, not a number where nobody knows.
+    """Return the gap in standard deviations; not a number where nobody knows.
 
-    >>> deviations_of(0.5, 0.25), deviations_of(0.0, 0.0), deviations_of(0.5, math.nan)
-    (1.0, 0.0, nan)
+    >>> deviations_of(0.5, 0.25), deviations_of(0.0, 0.0), deviations_of(0.5, math.nan), deviations_of(math.inf, 1.0)
+    (1.0, nan, nan, nan)
     """
-    if gap == 0.0 and variance == 0.0:
-        return 0.0
-    # Exchanges that all give the same loss are as clear as any.
-    return gap / math.sqrt(max(variance, (gap / _CLEAR) ** 2)) if math.isfinite(variance) else math.nan
+    is_known = math.isfinite(gap) and math.isfinite(variance) and variance > 0.0
+    return gap / math.sqrt(variance) if is_known else math.nan
 
 
 @contextmanager
 def comparing(step: Step | None) -> Iterator[list[Exchanged]]:
     """Have the step's loss function also compare with the targets of other samples while the block runs.
 
-    Of a batch that has not been trained on yet the gap is as good as one on held-out data. It costs no forward.
+    Of a batch that has not been trained on yet the gap is as good as one on held-out data. It costs no forward. Of
+    several losses in a block (accumulated batches, a closure) the first is compared.
     """
     gaps: list[Exchanged] = []
     if step is None or step.loss_fn is None:
@@ -55,13 +56,15 @@ def comparing(step: Step | None) -> Iterator[list[Exchanged]]:
     own = step.loss_fn
 
     def both(outputs: Any, targets: Any) -> Tensor:
+        if mismatch.is_elementwise(own):
+            mismatch.refuse_broadcast(own, outputs, targets)
         loss = own(outputs, targets)
-        if isinstance(targets, Tensor) and targets.ndim and len(targets) >= 2 and isinstance(outputs, Tensor):
-            with torch.no_grad():
+        can_exchange = isinstance(targets, Tensor) and targets.ndim > 0 and len(targets) >= 2
+        if not gaps and can_exchange and isinstance(outputs, Tensor):
+            with torch.no_grad(), _untouched(own):
                 try:
-                    others = [float(own(outputs.detach(), targets.roll(shift, 0))) for shift in _shifts(len(targets))]
-                    spread = variance(others) if len(others) > 1 else math.nan
-                    gaps.append(Exchanged(fmean(others) - float(loss), spread))
+                    others = [own(outputs.detach(), targets.roll(shift, 0)) for shift in _shifts(len(targets))]
+                    gaps.append(_exchanged(loss, others))
                 except RuntimeError as error:
                     if not lacks_graph(error):
                         raise
@@ -92,6 +95,33 @@ def with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[f
                 return None
             raise
     return [float(loss) for loss in losses]
+
+
+def _exchanged(loss: Tensor, others: list[Tensor]) -> Exchanged:
+    # Doubles, of which infinite ones raise nothing.
+    own, values = (torch.tensor([float(value) for value in part], dtype=torch.float64) for part in ([loss], others))
+    rounding = _ROUNDINGS * torch.finfo(loss.dtype).eps * float(own.abs())
+    variance = float(values.var()) + rounding * rounding if len(others) == _NUM_EXCHANGES else math.nan
+    return Exchanged(float(values.mean() - own), variance)
+
+
+@contextmanager
+def _untouched(loss_fn: Any) -> Iterator[None]:
+    """Give back the random numbers that a loss draws and the buffers that it keeps: they are those of true targets."""
+    generator = torch.get_rng_state()
+    modules = list(loss_fn.modules()) if isinstance(loss_fn, nn.Module) else []
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in modules
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        torch.set_rng_state(generator)
+        for module, name, buffer, before in kept:
+            module._buffers[name] = buffer.copy_(before)
 
 
 def _shifts(num_samples: int, num_exchanges: int = _NUM_EXCHANGES) -> list[int]:

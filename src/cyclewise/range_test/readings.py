@@ -25,7 +25,7 @@ _FALL_IN_STANDARD_ERRORS = 4.0
 # A loss has risen for good where it stays so many deviations of one loss above the start.
 _RISE_DEVIATIONS = 2.0
 # A link of so many deviations is as clear as any: a few exchanges of the targets say no more.
-_CLEAREST = 8.0
+CLEAREST = 8.0
 # The floor of a valley begins where this share of the fall has happened.
 _FLOOR_SHARE = 0.9
 # A spike rises above the start by as much as the loss had fallen, and by so many deviations of one loss from the next.
@@ -163,7 +163,7 @@ def clearest(lr: Array, link: Array, *, below: float = math.inf) -> tuple[float,
         return None
     rates = lr[known]
     kernel = _kernel(np.log10(rates))
-    smooth = kernel @ np.clip(link[known], -_CLEAREST, _CLEAREST)
+    smooth = kernel @ np.clip(link[known], -CLEAREST, CLEAREST)
     best = int(np.argmax(smooth[: max(1, int(np.searchsorted(rates, below)))]))
     return float(rates[best]), float(smooth[best] / np.sqrt(np.square(kernel[best]).sum()))
 

@@ -16,8 +16,9 @@ Array = NDArray[np.float64]
 # A row per sample: whole numbers are names that are the same or not, others are quantities.
 Rows = NDArray[np.generic]
 
-# Names of which few are alike (users, words) show nothing in fewer.
+# Names of which few are alike (users, words) show little in fewer; of wide inputs a quarter is compared.
 _MOST_SAMPLES = 1000
+_WIDE = 100
 _FEWEST_SAMPLES = 20
 _MOST_POSITIONS = 1000
 # Unrelated targets pass for related in one of 200 cases.
@@ -41,15 +42,17 @@ def are_related(batches: Iterable[Any], *, seed: int) -> bool | None:
         (True, None)
     """
     usable = [batch for batch in batches if _is_usable(batch)]
+    is_wide = any(sum(part[0].numel() for part in batch) > _WIDE for batch in usable)
+    most = _MOST_SAMPLES // 4 if is_wide else _MOST_SAMPLES
     # More than are compared, as some may be the same.
-    step = max(1, sum(len(batch[-1]) for batch in usable) // (4 * _MOST_SAMPLES))
+    step = max(1, sum(len(batch[-1]) for batch in usable) // (4 * most))
     samples = [_rows(batch, step) for batch in usable]
     if len({(inputs.shape[1], targets.shape[1]) for inputs, targets in samples}) != 1:
         return None
     inputs, targets = (np.concatenate(rows) for rows in zip(*samples, strict=True))
     # A sample drawn twice would agree with itself in both.
     _, first = np.unique(inputs, axis=0, return_index=True)
-    chosen = np.sort(first)[:: -(-len(first) // _MOST_SAMPLES)]
+    chosen = np.sort(first)[:: -(-len(first) // most)]
     if len(chosen) < _FEWEST_SAMPLES:
         return None
     own, other = _centred(_distances(inputs[chosen])), _centred(_distances(targets[chosen]))

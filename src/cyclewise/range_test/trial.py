@@ -196,12 +196,12 @@ class Trial:
                 losses.append(true)
                 gaps.append(mean - true)
                 # The mean of the exchanged losses has noise of its own.
-                variance = sum((other - mean) ** 2 for other in others) / (len(others) - 1)
+                variance = sum((other - mean) * (other - mean) for other in others) / (len(others) - 1)
                 spreads.append(variance * (1.0 + 1.0 / len(others)))
         losses = mean_over_ranks(losses, self._device)
-        if len(gaps) < len(losses) or not gaps:
-            return HeldOut(tuple(losses), None)
-        gap, spread = mean_over_ranks([sum(gaps), sum(spreads)], self._device)
+        # A rank that could not exchange all targets must not leave the others waiting.
+        sums = [sum(gaps), sum(spreads)] if 0 < len(gaps) == len(losses) else [math.nan, math.nan]
+        gap, spread = mean_over_ranks(sums, self._device)
         return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
 
     def has_momentum(self) -> bool:
