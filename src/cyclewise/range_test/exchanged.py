@@ -98,11 +98,14 @@ def with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[f
 
 
 def _exchanged(loss: Tensor, others: list[Tensor]) -> Exchanged:
-    # Doubles, of which infinite ones raise nothing.
-    own, values = (torch.tensor([float(value) for value in part], dtype=torch.float64) for part in ([loss], others))
-    rounding = _ROUNDINGS * torch.finfo(loss.dtype).eps * float(own.abs())
-    variance = float(values.var()) + rounding * rounding if len(others) == _NUM_EXCHANGES else math.nan
-    return Exchanged(float(values.mean() - own), variance)
+    true, *values = (float(value.detach()) for value in (loss, *others))
+    mean = sum(values) / len(values)
+    rounding = _ROUNDINGS * torch.finfo(loss.dtype).eps * true
+    # Powers of numbers that are too large raise, products do not.
+    squares = sum((value - mean) * (value - mean) for value in values)
+    is_known = len(others) == _NUM_EXCHANGES
+    variance = squares / (len(values) - 1) + rounding * rounding if is_known else math.nan
+    return Exchanged(mean - true, variance)
 
 
 @contextmanager
