@@ -155,7 +155,7 @@ class Trial:
         self.training_loss = loss
         if self.compares_targets:
             self.links.append(deviations_of(gap, variance))
-            if self._position <= len(self._batches) and math.isfinite(gap):
+            if self._position <= self._num_batches and math.isfinite(gap):
                 self.gaps.append(gap)
         return seen if math.isfinite(loss) else loss
 
