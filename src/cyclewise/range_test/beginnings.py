@@ -13,6 +13,7 @@ from cyclewise.range_test import readings
 _ANEW_LOW, _ANEW_HIGH = -0.6, 0.4
 # So many pairs of losses, and so many standard errors between them, say that a lower rate has come further.
 _FEWEST_PAIRS = 8
+_ERRORS_BEHIND = 3.0
 # A link so many standard errors clear is lost in a later sweep that shows less than so many after its first steps.
 _LINKED, _NOT_LINKED = 6.0, 1.0
 # Such a share of the sweep is given to it, and the later half of that is asked; of shorter sweeps it says nothing.
@@ -20,7 +21,6 @@ _SHARE = 0.25
 FEWEST_STEPS_TO_UNLINK = 80
 # Where to begin anew, in decades about the rate of the clearest link.
 _LINKED_LOW, _LINKED_HIGH = -1.2, 0.3
-_ERRORS_BEHIND = 3.0
 
 
 class Beginning(Protocol):

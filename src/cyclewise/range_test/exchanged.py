@@ -1,7 +1,7 @@
 """Losses with the targets of other samples of the same batch: what a model owes to its inputs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,18 @@ def deviations_of(gap: float, variance: float) -> float:
     return gap / math.sqrt(variance) if is_known else math.nan
 
 
+def mean_and_variance(losses: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the variance, not a number of one loss alone; losses too large for it raise nothing.
+
+    >>> mean_and_variance([1.0, 3.0]), mean_and_variance([1e200, -1e200])
+    ((2.0, 2.0), (0.0, inf))
+    """
+    mean = sum(losses) / len(losses)
+    # A power of a number that is too large raises, a product does not.
+    squares = sum((loss - mean) * (loss - mean) for loss in losses)
+    return mean, squares / (len(losses) - 1) if len(losses) > 1 else math.nan
+
+
 @contextmanager
 def comparing(step: Step | None) -> Iterator[list[Exchanged]]:
     """Have the step's loss function also compare with the targets of other samples while the block runs.
@@ -56,6 +68,7 @@ def comparing(step: Step | None) -> Iterator[list[Exchanged]]:
     own = step.loss_fn
 
     def both(outputs: Any, targets: Any) -> Tensor:
+        # The step, which would refuse it, does not see whose loss this is.
         if mismatch.is_elementwise(own):
             mismatch.refuse_broadcast(own, outputs, targets)
         loss = own(outputs, targets)
@@ -99,13 +112,9 @@ def with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[f
 
 def _exchanged(loss: Tensor, others: list[Tensor]) -> Exchanged:
     true, *values = (float(value.detach()) for value in (loss, *others))
-    mean = sum(values) / len(values)
+    mean, variance = mean_and_variance(values)
     rounding = _ROUNDINGS * torch.finfo(loss.dtype).eps * true
-    # Powers of numbers that are too large raise, products do not.
-    squares = sum((value - mean) * (value - mean) for value in values)
-    is_known = len(others) == _NUM_EXCHANGES
-    variance = squares / (len(values) - 1) + rounding * rounding if is_known else math.nan
-    return Exchanged(mean - true, variance)
+    return Exchanged(mean - true, variance + rounding * rounding if len(others) == _NUM_EXCHANGES else math.nan)
 
 
 @contextmanager

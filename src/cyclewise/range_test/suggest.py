@@ -120,8 +120,7 @@ def suggest(
         linked = clearest(lr, np.array(links), below=rise(lr, reading)) if hints and len(links) else None
         if linked is not None:
             peak = geometric_mean([peak, *[below(linked[0], lag_in_steps + _LINK_LAG_IN_STEPS)] * _LINK_COUNTS])
-        if math.isfinite(lost_at):
-            peak = min(peak, below(lost_at, lag_in_steps))
+        peak = min(peak, below(lost_at, lag_in_steps))
     peak = min(peak, highest)
     width = 10.0 ** (_HALF_INTERVAL_DECADES if reading.falls else _HALF_INTERVAL_DECADES_UNCLEAR)
     return peak, (peak / width, peak * width)

@@ -14,7 +14,7 @@ from torch.optim import Adagrad, Optimizer
 
 from cyclewise.copies import copied
 from cyclewise.param_groups import read_rates, write_rates
-from cyclewise.range_test.exchanged import comparing, deviations_of, with_exchanged_targets
+from cyclewise.range_test.exchanged import comparing, deviations_of, mean_and_variance, with_exchanged_targets
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.looks import HeldOut
 from cyclewise.range_test.pace import pace_of
@@ -192,11 +192,10 @@ class Trial:
                     losses.append(self._evaluate(batch))
                     continue
                 true, *others = exchanged
-                mean = sum(others) / len(others)
+                mean, variance = mean_and_variance(others)
                 losses.append(true)
                 gaps.append(mean - true)
                 # The mean of the exchanged losses has noise of its own.
-                variance = sum((other - mean) * (other - mean) for other in others) / (len(others) - 1)
                 spreads.append(variance * (1.0 + 1.0 / len(others)))
         losses = mean_over_ranks(losses, self._device)
         # A rank that could not exchange all targets must not leave the others waiting.
