@@ -14,9 +14,11 @@ _LEVEL_SHARE = 0.05
 class Divergence:
     """Watches losses and says when they have diverged.
 
-    They have when the median of the last three exceeds the level of the first steps by three spreads, the spread being
-    the largest of the fall so far, four standard deviations of the first losses, and 5 % of the level's size (so that
-    a noiseless flat start does not stop at the first rounding error). A median of three forgives a single bad batch.
+    They have when the median of the last three exceeds all of the first, and their level by three spreads, the spread
+    being the largest of the fall so far, four standard deviations of the first losses, and 5 % of the level's size (so
+    that a noiseless flat start does not stop at the first rounding error). A median of three forgives a single bad
+    batch; where most batches are alike and a few are far above them, the deviation of the first losses is that of the
+    many, and the highest of them says what a batch can be.
 
     Example:
         >>> watch = Divergence()
@@ -42,4 +44,4 @@ class Divergence:
         level = median(self._first)
         noise = 1.4826 * median(abs(first - level) for first in self._first)
         spread = max(level - self._best, _NOISES_PER_SPREAD * noise, _LEVEL_SHARE * abs(level))
-        return recent > level + _SPREADS_TO_DIVERGE * spread
+        return recent > max(level + _SPREADS_TO_DIVERGE * spread, *self._first)
