@@ -51,6 +51,20 @@ def test_refusals(curve, gain, links, alone, with_related_data):
     assert refuse(sweeps, is_bounded=False, is_related=True) is with_related_data
 
 
+@pytest.mark.parametrize(
+    ("early", "related", "expected"),
+    [
+        (3.0, True, None),
+        (2.0, True, Refusal.NO_IMPROVEMENT),
+        (3.0, False, Refusal.NO_IMPROVEMENT),
+    ],
+)
+def test_related_data_that_only_the_second_sweep_improved_on_are_not_refused(early, related, expected):
+    sweeps = seen(FLAT, gain=-3.0, links=(5.5, 5.6))
+    sweeps.looks.early = seen(FLAT, gain=early, links=(5.5, 5.6)).looks.late
+    assert refuse(sweeps, is_bounded=False, is_related=related) is expected
+
+
 def test_without_held_out_batches_only_the_curve_counts():
     for curve, expected in ((FALL, None), (FLAT, Refusal.NO_IMPROVEMENT)):
         sweeps = Sweeps(curves=[curve], stop_reasons=[StopReason.COMPLETED])

@@ -90,7 +90,12 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     gain, clearest = seen.looks.improvement(), link(seen)
     # One fall in three sweeps can be chance; what is held out then has to agree a little.
     falls = last.falls or (any(r.falls for r in every) and (gain is None or gain >= _SOME_DEVIATIONS))
-    is_lower = falls or (gain is not None and gain >= FEWEST_DEVIATIONS)
+    gains = [gain]
+    if is_related:
+        # The last sweep may have seen nothing but rates that are too high. Of related data alone: with more looks, chance
+        # has more to choose from.
+        gains.append(seen.looks.early_improvement())
+    is_lower = falls or any(gain is not None and gain >= FEWEST_DEVIATIONS for gain in gains)
     is_linked = clearest is not None and clearest >= FEWEST_DEVIATIONS
     if not is_lower and not _is_promising(seen, gain, clearest, is_related):
         return Refusal.NO_IMPROVEMENT

@@ -1,6 +1,7 @@
 """Looks at the held-out batches before and during the sweeps, and what they say together."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,18 +47,11 @@ class Looks:
 
     def improvement(self) -> float | None:
         """Return by how many standard errors the best late look lies below the start; None of less than two batches."""
-        if self.start is None or len(self.start.losses) < 2:
-            return None
-        start = np.array(self.start.losses)
-        # A gain that is the same in every batch, and next to nothing in all, is no improvement either.
-        least = 0.01 * float(start.std(ddof=1)) + 1e-6 * float(np.abs(start).mean()) + 1e-30
-        best = -math.inf
-        for look in self.late:
-            gains = start - np.array(look.losses)
-            if np.isfinite(gains).all():
-                error = max(float(gains.std(ddof=1)) / math.sqrt(len(gains)), least)
-                best = max(best, float(gains.mean()) / error)
-        return best
+        return self._improvement(self.late)
+
+    def early_improvement(self) -> float | None:
+        """Return the same of the best early look."""
+        return self._improvement(self.early)
 
     def fall(self) -> float:
         """Return the share of the loss before training that the best late look is lower by; 0.0 if unknown."""
@@ -85,6 +79,20 @@ class Looks:
         """Return whether another late look could change no conclusion."""
         gain = self.improvement()
         return self._is_linked() and gain is not None and gain >= CERTAIN_DEVIATIONS
+
+    def _improvement(self, looks: Sequence[HeldOut]) -> float | None:
+        if self.start is None or len(self.start.losses) < 2:
+            return None
+        start = np.array(self.start.losses)
+        # A gain that is the same in every batch, and next to nothing in all, is no improvement either.
+        least = 0.01 * float(start.std(ddof=1)) + 1e-6 * float(np.abs(start).mean()) + 1e-30
+        best = -math.inf
+        for look in looks:
+            gains = start - np.array(look.losses)
+            if np.isfinite(gains).all():
+                error = max(float(gains.std(ddof=1)) / math.sqrt(len(gains)), least)
+                best = max(best, float(gains.mean()) / error)
+        return best
 
     def _is_linked(self) -> bool:
         clearest = self.link()
