@@ -92,8 +92,8 @@ def test_a_loss_that_is_not_finite_and_the_first_one_are_not_compared():
 LINKS = 4.0 * np.exp(-((np.log10(RATES) + 1.5) ** 2))
 
 
-def unlinked_at(links, *, earlier=LINKS, rate=1.0, num_steps=52):
-    watch = Unlinked(RATES, earlier, num_steps=num_steps)
+def unlinked_at(links, *, earlier=LINKS, rate=1.0, num_steps=52, looks=()):
+    watch = Unlinked(RATES, earlier, looks=looks, num_steps=num_steps)
     return next((i for i, link in enumerate(links) if watch.update(rate, 2.3, link)), None), watch
 
 
@@ -106,6 +106,15 @@ def test_a_sweep_without_the_link_of_lower_rates_began_too_high(num_steps, asked
     assert low < 10**-1.5 < high < 0.1
 
 
+def test_held_out_batches_may_have_shown_the_link_where_the_steps_did_not():
+    found, watch = unlinked_at([0.0] * 52, earlier=LINKS / 20.0, looks=[(0.02, 6.5), (0.05, 9.0)])
+    assert found == 12
+    assert watch.anew() == pytest.approx((0.05 * 10**-1.2, 0.05 * 10**0.3))
+    # What the steps show says more of the rate.
+    _, watch = unlinked_at([0.0] * 52, looks=[(0.2, 9.0)])
+    assert watch.anew()[1] < 0.1
+
+
 @pytest.mark.parametrize(
     ("links", "given"),
     [
@@ -115,6 +124,8 @@ def test_a_sweep_without_the_link_of_lower_rates_began_too_high(num_steps, asked
         ([0.0] * 52, {"rate": 0.002}),  # rates that the earlier one had not linked yet
         ([0.0] * 9 + [float("nan")] + [0.0] * 42, {}),
         ([0.0] * 52, {"earlier": np.full(30, np.nan)}),
+        ([0.0] * 52, {"earlier": LINKS / 20.0, "looks": [(0.05, 5.9)]}),
+        ([0.0] * 52, {"earlier": LINKS / 20.0, "looks": [(1.0, 9.0)]}),  # at a rate that is not lower
     ],
 )
 def test_a_sweep_that_may_still_find_the_link_goes_on(links, given):

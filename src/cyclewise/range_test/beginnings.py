@@ -126,6 +126,8 @@ class Unlinked:
     Args:
         rates: of the earlier sweep, rising.
         links: how clear the link was at each, in standard deviations; not a number where nobody knows.
+        looks: rates at which the earlier sweep was looked at, and how clear the link was on held-out batches: it may
+            have passed the rates that know it in too few steps to show it itself.
         num_steps: of the sweep that is watched.
 
     Example:
@@ -136,8 +138,16 @@ class Unlinked:
         [0.0002, 0.0071]
     """
 
-    def __init__(self, rates: Sequence[float], links: Sequence[float], *, num_steps: int) -> None:
+    def __init__(
+        self,
+        rates: Sequence[float],
+        links: Sequence[float],
+        *,
+        looks: Sequence[tuple[float, float]] = (),
+        num_steps: int,
+    ) -> None:
         self._rates, self._links = np.array(rates), np.array(links)
+        self._looks = sorted(looks, key=lambda look: look[1], reverse=True)
         self._wanted = max(2, round(_SHARE * num_steps))
         self._seen: list[float] = []
         self._clearest = math.nan
@@ -150,9 +160,13 @@ class Unlinked:
             return False
         seen = np.array(self._seen[self._wanted // 2 :])
         clear = readings.clearest(self._rates, self._links, below=rate)
-        if clear is None or not np.isfinite(seen).all() or clear[1] < _LINKED:
+        if clear is None or not np.isfinite(seen).all():
             return False
-        self._clearest = clear[0]
+        looks = [look for look in self._looks if look[0] < rate]
+        linked = [rate for rate, errors in (clear, *looks) if errors >= _LINKED]
+        if not linked:
+            return False
+        self._clearest = linked[0]
         certain = np.clip(seen, -readings.CLEAREST, readings.CLEAREST)
         return float(certain.sum()) / math.sqrt(len(seen)) < _NOT_LINKED
 

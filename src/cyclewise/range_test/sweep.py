@@ -149,12 +149,17 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
     """Run the sweeps, at most `num_steps` updates in all, for a run of `total_steps`."""
     seen = Sweeps(has_classes=trial.has_classes())
     looks = seen.looks
+    early_links: list[tuple[float, float]] = []
 
-    def early_look() -> None:
+    def early_look(rate: float) -> None:
         if not looks.has_enough_early():
             looks.early.append(trial.look())
+            link = looks.early[-1].link
+            if link is not None and math.isfinite(link):
+                early_links.append((rate, link))
 
-    def late_look() -> None:
+    def late_look(rate: float) -> None:
+        del rate
         if not looks.has_enough_late():
             looks.late.append(trial.look())
 
@@ -202,7 +207,7 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         if beginning < most_beginnings:
             watches = [Raised(levels, _fall(earlier)), LeftBehind(earlier.lr.tolist(), earlier.loss.tolist())]
             if links:
-                watches.append(Unlinked(earlier.lr.tolist(), links, num_steps=len(rates)))
+                watches.append(Unlinked(earlier.lr.tolist(), links, looks=early_links, num_steps=len(rates)))
         seen.course = _course(trial, len(rates))
         seen.visits = _visits(trial, looks.start, len(rates), total_steps)
         too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches)
@@ -283,7 +288,7 @@ def _run(
     seen: Sweeps,
     bar: Bar,
     *,
-    look: Callable[[], None] | None = None,
+    look: Callable[[float], None] | None = None,
     look_at: Sequence[float] = (),
     ends_past_valley: bool = False,
     watches: Sequence[Beginning] = (),
@@ -296,7 +301,7 @@ def _run(
     stops = {round(share * len(rates)) for share in look_at}
     for i, rate in enumerate(rates):
         if look is not None and trial.held_out and i in stops:
-            look()
+            look(rate)
         loss = trial.train(rate)
         lrs.append(rate)
         losses.append(loss)
