@@ -92,8 +92,8 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     falls = last.falls or (any(r.falls for r in every) and (gain is None or gain >= _SOME_DEVIATIONS))
     gains = [gain]
     if is_related:
-        # The last sweep may have seen nothing but rates that are too high. Of related data alone: with more looks, chance
-        # has more to choose from.
+        # The last sweep may have seen nothing but rates that are too high. Of related data alone: with more looks,
+        # chance has more to choose from.
         gains.append(seen.looks.early_improvement())
     is_lower = falls or any(gain is not None and gain >= FEWEST_DEVIATIONS for gain in gains)
     is_linked = clearest is not None and clearest >= FEWEST_DEVIATIONS
