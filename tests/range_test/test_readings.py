@@ -82,6 +82,13 @@ def test_what_is_no_spike(losses):
     assert readings.spike(np.array(losses)) is None
 
 
+@pytest.mark.parametrize(("level", "spike"), [(20.0, None), (15.0, 7), (3.0, 7)])
+def test_a_batch_that_is_far_above_the_others_without_training_is_no_spike(level, spike):
+    levels = [4.0, 4.1, 3.9, 4.0, 4.1, 3.9, 4.0, level]
+    assert readings.spike(np.array(SPIKED), levels=levels) == spike
+    assert readings.spike(np.array(SPIKED), levels=[*levels, *[4.0] * 20]) == spike
+
+
 def test_a_model_that_reached_its_targets_and_died_was_destroyed_there():
     noise = 0.1 * np.random.default_rng(0).standard_normal(60)
     dead, alive, spiked = (4.0 + noise for _ in range(3))

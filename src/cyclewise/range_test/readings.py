@@ -194,7 +194,7 @@ def floor(lr: Array, reading: Reading) -> tuple[float, float]:
     return reached(lr, valley, _FLOOR_SHARE), minimum(lr, valley)
 
 
-def spike(loss: Array, *, share: float = 1.0) -> int | None:
+def spike(loss: Array, *, share: float = 1.0, levels: Sequence[float] = ()) -> int | None:
     """Return the index of the first loss far above the start after a fall, if the losses come back; None: none does.
 
     Where a loss has no bound (a squared error) a rate that is too high can destroy the model within a step, which then
@@ -203,6 +203,8 @@ def spike(loss: Array, *, share: float = 1.0) -> int | None:
     Args:
         loss: of a sweep, shape [N].
         share: of the fall that it rises above the start, beside noise.
+        levels: what the first batches lose without any training, in order: one that is far above the others by itself
+            is no spike.
 
     Example:
         >>> spike(np.array([4.0, 4.1, 3.9, 4.0, 3.0, 2.0, 1.5, 20.0, 3.0, 2.9, 3.0, 2.9]))
@@ -212,9 +214,11 @@ def spike(loss: Array, *, share: float = 1.0) -> int | None:
         return None
     start, deviation = _start_and_deviation(loss)
     lowest = np.minimum.accumulate(loss)
+    excess = np.zeros(len(loss))
+    excess[: len(levels)] = np.maximum(0.0, np.array(levels) - start)[: len(loss)]
     for i in range(_AROUND_SPIKE, len(loss) - _AROUND_SPIKE):
         fall = start - lowest[i - 1]
-        is_above = loss[i] > start + share * fall + _SPIKE_DEVIATIONS * deviation
+        is_above = loss[i] - excess[i] > start + share * fall + _SPIKE_DEVIATIONS * deviation
         if is_above and fall > 2.0 * deviation and loss[i + 1 :].min() < start:
             return i
     return None

@@ -195,8 +195,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         _run(trial, rates, seen, bar, look=early_look, look_at=_EARLY_LOOKS, ends_past_valley=True)
         if seen.is_refused():
             return seen
-    low, high = limits.clip(*_last_range(trial, seen, lost, tells=first >= _FEWEST_TO_TELL))
     levels, earlier, links = seen.curves[0].usable().loss[:period].tolist(), seen.curves[-1], trial.links
+    low, high = limits.clip(*_last_range(trial, seen, lost, levels, tells=first >= _FEWEST_TO_TELL))
     most_beginnings = _MOST_BEGINNINGS if second else 1
     trial.compares_targets = True
     for beginning in range(1, most_beginnings + 1):
@@ -237,20 +237,23 @@ def _visits(trial: Trial, start: HeldOut | None, num_steps: int, total_steps: in
     return Visits(new, start=own, steps_in_pass=trial.steps_in_pass, pace=trial.pace)
 
 
-def _last_range(trial: Trial, seen: Sweeps, lost: float, *, tells: bool) -> tuple[float, float]:
+def _last_range(
+    trial: Trial, seen: Sweeps, lost: float, levels: Sequence[float], *, tells: bool
+) -> tuple[float, float]:
     """Return the rates that the last sweep is to pass.
 
     Args:
         trial: what is swept.
         seen: the sweeps before it.
         lost: decade of the rate at which the first lost the loss.
+        levels: losses of the first batches before any training, in order.
         tells: whether it had steps enough to be believed.
     """
     first = seen.curves[0]
     if len(seen.curves) == 1:
         return 10.0 ** (lost - 0.8 + _THIRD_LOW), 10.0 ** (lost - 0.8 + _THIRD_HIGH)
     second = seen.curves[1].usable()
-    spike = readings.spike(second.loss)
+    spike = readings.spike(second.loss, levels=levels)
     floor_low, floor_high = _floor(Curve(second.lr[:spike], second.loss[:spike]), is_cut=spike is not None)
     low, high = floor_low * 10.0**_THIRD_LOW, floor_high * 10.0**_THIRD_HIGH
     is_lost = seen.stop_reasons[0] is not StopReason.COMPLETED or 10.0**lost < first.lr[-1]
