@@ -6,6 +6,7 @@ from statistics import median
 
 # The losses of the first steps, where the rate is still too low to matter, give the level and its noise.
 _NUM_LEVEL_STEPS = 8
+_NUM_VERY_FIRST = 4
 _SPREADS_TO_DIVERGE = 3.0
 _NOISES_PER_SPREAD = 4.0
 _LEVEL_SHARE = 0.05
@@ -14,11 +15,11 @@ _LEVEL_SHARE = 0.05
 class Divergence:
     """Watches losses and says when they have diverged.
 
-    They have when the median of the last three exceeds all of the first, and their level by three spreads, the spread
-    being the largest of the fall so far, four standard deviations of the first losses, and 5 % of the level's size (so
-    that a noiseless flat start does not stop at the first rounding error). A median of three forgives a single bad
-    batch; where most batches are alike and a few are far above them, the deviation of the first losses is that of the
-    many, and the highest of them says what a batch can be.
+    They have when the median of the last three exceeds the level of the first steps by three spreads, the spread being
+    the largest of the fall so far, four standard deviations of the first losses, and 5 % of the level's size (so that
+    a noiseless flat start does not stop at the first rounding error). A median of three forgives a single bad batch.
+    Where most batches are alike and a few are far above them, that deviation is that of the many: so it has to exceed
+    each of the very first losses, too (the later ones of a short sweep may be lost already).
 
     Example:
         >>> watch = Divergence()
@@ -44,4 +45,4 @@ class Divergence:
         level = median(self._first)
         noise = 1.4826 * median(abs(first - level) for first in self._first)
         spread = max(level - self._best, _NOISES_PER_SPREAD * noise, _LEVEL_SHARE * abs(level))
-        return recent > max(level + _SPREADS_TO_DIVERGE * spread, *self._first)
+        return recent > max(level + _SPREADS_TO_DIVERGE * spread, *self._first[:_NUM_VERY_FIRST])
