@@ -75,7 +75,9 @@ def test_every_run_that_diverges_is_a_failure_and_every_refusal_a_refusal():
                                "    return learn\n")  # fmt: skip
     result = run("mine.py:broken", *LOCAL, "--seeds", "1")
     assert result.exit_code == 3
-    reason = "not run: the range test refused to give a rate: the loss is not finite before any training"
+    reason = (
+        "not run: the range test refused to give a rate: the loss or its gradient is not finite before any training"
+    )
     assert f"one-cycle: {reason}" in result.stdout
     assert "What to do: look for NaN or infinity" in result.stdout
 

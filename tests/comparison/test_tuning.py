@@ -66,7 +66,7 @@ def test_a_policy_without_a_rate_from_the_range_test_is_not_run():
     c = local(make=noise, tune="lr_find")
     assert [row.unavailable["mean"] for row in c.rows] == [Missing.REFUSED] * 2
     assert c.row("high").verdict == (
-        "not run: the range test refused to give a rate: the loss is not finite before any training"
+        "not run: the range test refused to give a rate: the loss or its gradient is not finite before any training"
     )
     assert c.row("high").unavailable["difference"] is Missing.REFUSED
     (refusal,) = c.row("high").refusals

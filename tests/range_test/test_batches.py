@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 import cyclewise as cw
-from cyclewise.range_test.trial import Trial, scoring
+from cyclewise.range_test.scoring import Scoring
+from cyclewise.range_test.trial import Trial
 from cyclewise.state import preserve
 from tests.range_test.tasks import make_task
 
@@ -19,7 +20,7 @@ def test_held_out_losses_can_be_read():
     result = cw.lr_find(model, optimizer, F.cross_entropy, loader, valid_loader=held_out)
     assert result.num_evaluations >= result.num_steps
     # No update has been made before the first one: eval mode, but batch norm by the batch, whose statistics don't lag.
-    with scoring(model), preserve(model):
+    with Scoring(model).block(), preserve(model):
         assert result.curve.loss[0] == F.cross_entropy(model(held_out[0][0]), held_out[0][1]).item()
 
 

@@ -97,7 +97,8 @@ def test_a_model_that_knew_something_at_the_start_gives_no_hints(link, is_known)
         (True, StopReason.NONFINITE, 2.4, None),
         (False, StopReason.DIVERGED, 0.0, Refusal.NO_IMPROVEMENT),
         (True, StopReason.COMPLETED, 0.0, Refusal.NO_IMPROVEMENT),  # no rate that was tried does anything
-        (True, StopReason.DIVERGED, 2.6, Refusal.NO_IMPROVEMENT),  # it may know all that it can
+        (True, StopReason.DIVERGED, 4.9, None),
+        (True, StopReason.DIVERGED, 5.0, Refusal.NO_IMPROVEMENT),  # it may know all that it can
         (True, StopReason.DIVERGED, None, Refusal.NO_IMPROVEMENT),
     ],
 )

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
+from cyclewise.range_test.scoring import Scoring
 from cyclewise.range_test.sweep import sweep_rates
-from cyclewise.range_test.trial import scoring
 from tests.range_test.tasks import make_task
 
 OPTIMIZERS = [
@@ -190,7 +190,7 @@ def test_train_step_works_for_any_loop_and_hidden_state_is_given_back_when_named
         return loss.item()
 
     def eval_step(batch):
-        with scoring(model):
+        with Scoring(model).block():
             return F.cross_entropy(model(batch[0]), batch[1]).item()
 
     held_out = [next(iter(loader))]

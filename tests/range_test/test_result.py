@@ -30,7 +30,8 @@ REFUSED = RangeTest(
 def test_one_line_says_it_all():
     assert str(FOUND) == "max_lr 0.42 (0.25 – 0.6), base_lr 0.042; 60 steps; stopped: diverged"
     assert str(REFUSED) == (
-        "no learning rate: the loss is not finite before any training; 2 steps; stopped: loss not finite"
+        "no learning rate: the loss or its gradient is not finite before any training; 2 steps; "
+        "stopped: loss not finite"
     )
 
 
@@ -61,8 +62,9 @@ def test_a_refusal_gives_nothing_and_says_why():
     with pytest.raises(SuggestionError) as caught:
         REFUSED.policy(100)
     assert str(caught.value) == (
-        "there is no learning rate to give: the loss is not finite before any training; "
-        "look for NaN or infinity in the inputs, the targets and the initial weights"
+        "there is no learning rate to give: the loss or its gradient is not finite before any training; "
+        "look for NaN or infinity in the inputs, the targets, the initial weights and the gradients (a root or a "
+        "logarithm of 0)"
     )
     with pytest.raises(SuggestionError, match="name must be a reading of a curve that falls, got 'valley'"):
         REFUSED.reading("valley")

@@ -99,8 +99,11 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     is_linked = clearest is not None and clearest >= FEWEST_DEVIATIONS
     if not is_lower and not _is_promising(seen, gain, clearest, is_related):
         return Refusal.NO_IMPROVEMENT
-    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED and last.lowest >= len(last.smooth) - 2:
-        return Refusal.STILL_FALLING
+    if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED:
+        # Where no rate lost anything, an unclear curve has no rise to be read by: there is only the user's bound.
+        is_lost = any(reason is not StopReason.COMPLETED for reason in seen.stop_reasons)
+        if last.lowest >= len(last.smooth) - 2 or not (last.falls or is_lost):
+            return Refusal.STILL_FALLING
     if clearest is not None and not is_linked and not is_related and (seen.has_classes or seen.looks.fall() < _FAR):
         return Refusal.UNRELATED
     return None
@@ -109,7 +112,8 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
 def _has_all_to_gain(seen: Sweeps) -> bool:
     """Return whether a model without a link between inputs and targets was lost at some rate: there is one below it."""
     start = seen.looks.start
-    knew_nothing = start is not None and start.link is not None and start.link < FEWEST_DEVIATIONS
+    # Few held-out batches show a link of three or four by chance; models trained to their end show more than five.
+    knew_nothing = start is not None and start.link is not None and start.link < CERTAIN_DEVIATIONS
     return knew_nothing and any(reason is not StopReason.COMPLETED for reason in seen.stop_reasons)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclewise import mismatch
-from cyclewise.stepping import Step, forward, lacks_graph, split_batch
+from cyclewise.stepping import LossFunction, Step, forward, lacks_graph, split_batch
 
 # Exchanges of targets in each batch that is trained on.
 _NUM_EXCHANGES = 4
@@ -75,12 +75,9 @@ def comparing(step: Step | None) -> Iterator[list[Exchanged]]:
         can_exchange = isinstance(targets, Tensor) and targets.ndim > 0 and len(targets) >= 2
         if not gaps and can_exchange and isinstance(outputs, Tensor):
             with torch.no_grad(), _untouched(own):
-                try:
-                    others = [own(outputs.detach(), targets.roll(shift, 0)) for shift in _shifts(len(targets))]
+                others = _losses(own, outputs.detach(), targets, _NUM_EXCHANGES)
+                if others is not None:
                     gaps.append(_exchanged(loss, others))
-                except RuntimeError as error:
-                    if not lacks_graph(error):
-                        raise
         return loss
 
     step.loss_fn = both
@@ -100,14 +97,37 @@ def with_exchanged_targets(step: Step, batch: Any, num_exchanges: int) -> list[f
         return None
     with step.precision():
         outputs = forward(step.model, inputs)
-        shifts = [0, *_shifts(len(targets), num_exchanges)]
         try:
-            losses = [step.loss_fn(outputs, targets.roll(shift, 0)) for shift in shifts]
+            true = step.loss_fn(outputs, targets)
         except RuntimeError as error:
             if lacks_graph(error):  # it takes a derivative of the outputs
                 return None
             raise
-    return [float(loss) for loss in losses]
+        with _untouched(step.loss_fn):
+            others = _losses(step.loss_fn, outputs, targets, num_exchanges)
+    if others is None:
+        return None
+    return [float(loss) for loss in (true, *others)]
+
+
+def _losses(loss_fn: LossFunction, outputs: Tensor, targets: Tensor, num_exchanges: int) -> list[Tensor] | None:
+    """Return the losses with the targets of other samples; None where the loss takes none of those.
+
+    It may take a derivative of the outputs, or know which targets are whose. An error that does not come again when the
+    loss is asked once more is another one, and passes.
+    """
+    losses = []
+    for shift in _shifts(len(targets), num_exchanges):
+        others = targets.roll(shift, 0)
+        try:
+            losses.append(loss_fn(outputs, others))
+        except Exception:
+            try:
+                loss_fn(outputs, others)
+            except Exception:
+                return None
+            raise
+    return losses
 
 
 def _exchanged(loss: Tensor, others: list[Tensor]) -> Exchanged:
@@ -119,9 +139,15 @@ def _exchanged(loss: Tensor, others: list[Tensor]) -> Exchanged:
 
 @contextmanager
 def _untouched(loss_fn: Any) -> Iterator[None]:
-    """Give back the random numbers that a loss draws and the buffers that it keeps: they are those of true targets."""
+    """Give back the random numbers that a loss draws, and what it counts and keeps: they are those of true targets."""
     generator = torch.get_rng_state()
     modules = list(loss_fn.modules()) if isinstance(loss_fn, nn.Module) else []
+    counters = [
+        (vars(part), name, value)
+        for part in (modules or [loss_fn])
+        for name, value in getattr(part, "__dict__", {}).items()
+        if isinstance(value, (int, float))
+    ]
     kept = [
         (module, name, buffer, buffer.clone())
         for module in modules
@@ -132,6 +158,8 @@ def _untouched(loss_fn: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(generator)
+        for attributes, name, value in counters:
+            attributes[name] = value
         for module, name, buffer, before in kept:
             module._buffers[name] = buffer.copy_(before)
 

@@ -37,11 +37,11 @@ class Refusal(Enum):
 
     >>> print(Refusal.NO_IMPROVEMENT.remedy)
     check that the targets belong to the inputs and that the optimizer owns the model's parameters; if they do, give the
-    sweep more steps (num_steps=300) or larger batches
+    sweep more steps (num_steps=300) or larger batches, and higher rates where end_lr bounds them
     """
 
     FROZEN = "no parameter requires a gradient"
-    NONFINITE_START = "the loss is not finite before any training"
+    NONFINITE_START = "the loss or its gradient is not finite before any training"
     ZERO_GRADIENT = "all gradients are zero"
     NO_IMPROVEMENT = "no rate lowered the loss by more than its noise"
     UNRELATED = "nothing was learned that links the targets to the inputs"
@@ -58,13 +58,17 @@ class Refusal(Enum):
 
 _REMEDIES = {
     Refusal.FROZEN: "call requires_grad_(True) on what should be trained, or give the optimizer those parameters",
-    Refusal.NONFINITE_START: "look for NaN or infinity in the inputs, the targets and the initial weights",
+    Refusal.NONFINITE_START: (
+        "look for NaN or infinity in the inputs, the targets, the initial weights and the gradients (a root or a "
+        "logarithm of 0)"
+    ),
     Refusal.ZERO_GRADIENT: (
         "look for dead units, a detached output or a constant loss: no rate can move parameters without a gradient"
     ),
     Refusal.NO_IMPROVEMENT: (
         "check that the targets belong to the inputs and that the optimizer owns the model's parameters; "
-        "if they do, give the sweep more steps (num_steps=300) or larger batches"
+        "if they do, give the sweep more steps (num_steps=300) or larger batches, and higher rates where end_lr bounds "
+        "them"
     ),
     Refusal.UNRELATED: (
         "check that the targets belong to the inputs (a shuffle of one but not of the other?); "

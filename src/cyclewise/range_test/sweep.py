@@ -38,6 +38,8 @@ _FEWEST_TO_TELL = 19
 # Decades, below the end of a second sweep that shows no valley.
 _BELOW_END = -1.0
 _GUESS = 1e-3
+# A batch may have nothing to learn from (all of it masked); so many in a row at the start say that none has.
+_MOST_WITHOUT_GRADIENT = 3
 # A third sweep that began too high begins anew, so often at most.
 _MOST_BEGINNINGS = 3
 # Shares of the third sweep after which the held-out batches are looked at.
@@ -273,6 +275,10 @@ def _first_range(trial: Trial, limits: Range) -> tuple[float, float] | Refusal:
             break
         # It broke the model; or it moved nothing by more than rounding, where gradients are very small.
         rate *= 1e-4 if math.isinf(unit) else 1e4
+    for _ in range(_MOST_WITHOUT_GRADIENT - 1):
+        if math.isinf(unit) or not trial.has_zero_gradient():
+            break
+        unit = trial.unit_rate(rate)
     if math.isinf(unit):
         return Refusal.NONFINITE_START
     if unit == 0.0 or trial.has_zero_gradient():
@@ -302,6 +308,7 @@ def _run(
     watch = Divergence()
     stop_reason = StopReason.COMPLETED
     stops = {round(share * len(rates)) for share in look_at}
+    without_gradient = 0
     for i, rate in enumerate(rates):
         if look is not None and trial.held_out and i in stops:
             look(rate)
@@ -324,9 +331,11 @@ def _run(
             losses[-1] = math.nan
             stop_reason = StopReason.NONFINITE
             break
-        if i == 0 and trial.has_zero_gradient():
-            seen.refusal = Refusal.ZERO_GRADIENT
-            break
+        if i == without_gradient < _MOST_WITHOUT_GRADIENT and trial.has_zero_gradient():
+            without_gradient += 1
+            if without_gradient == min(_MOST_WITHOUT_GRADIENT, len(rates)):
+                seen.refusal = Refusal.ZERO_GRADIENT
+                break
         if watch.update(loss) or (ends_past_valley and readings.is_past_valley(np.array(lrs), np.array(losses))):
             stop_reason = StopReason.DIVERGED
             break

@@ -1,27 +1,27 @@
 """The thing under test: update it at a rate, score it on what it does not train on, put it back to its start."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adagrad, Optimizer
 
 from cyclewise.copies import copied
+from cyclewise.errors import DivergedError
 from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.exchanged import comparing, deviations_of, mean_and_variance, with_exchanged_targets
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.looks import HeldOut
 from cyclewise.range_test.pace import pace_of
 from cyclewise.range_test.relation import are_related
+from cyclewise.range_test.scoring import Scoring
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
-from cyclewise.stepping import Step, device_of, evaluating
+from cyclewise.stepping import Step, device_of
 
 _NUM_HELD_OUT = 6
 # So many of them are scored all along a sweep: more tell little more, and cost.
@@ -75,6 +75,7 @@ class Trial:
         self._evaluate = evaluate
         self._step = step
         self._snapshot = snapshot
+        self._scoring = Scoring(model)
         self._seed = seed
         self.steps_in_pass: float | None = None
         self._batches: list[Any] = []
@@ -104,6 +105,8 @@ class Trial:
             count = least_over_ranks(count, self._device)
             # From all over the pass: a loader that is not shuffled has its first batches alike.
             chosen = {i * len(self._batches) // count for i in range(count)} if count else set()
+            if count and len(self._batches) == 2:  # the other is all that is trained on
+                chosen = {min((0, 1), key=lambda i: num_samples(self._batches[i]) or 0)}
             self.held_out = [batch for i, batch in enumerate(self._batches) if i in chosen]
             self._batches = [batch for i, batch in enumerate(self._batches) if i not in chosen]
         self._num_batches = least_over_ranks(len(self._batches), self._device)
@@ -143,7 +146,7 @@ class Trial:
         seen = None
         if self.scores_first_held_out and self._evaluate is not None:
             self.num_evaluations += 1
-            with scoring(self.model):
+            with self._scoring.block():
                 seen = self._evaluate(copied(self.held_out[0]))
         with comparing(self._step if self.compares_targets else None) as compared:
             loss = self._update(batches)
@@ -181,27 +184,30 @@ class Trial:
 
     def look(self) -> HeldOut:
         """Score the held-out batches, and with them the same inputs with the targets of other samples."""
-        losses, gaps, spreads = [], [], []
-        per_batch = -(-_NUM_EXCHANGES // max(1, len(self.held_out)))
-        assert self._evaluate is not None
         self.num_evaluations += len(self.held_out)
-        with scoring(self.model):
-            for batch in map(copied, self.held_out):
-                exchanged = None if self._step is None else with_exchanged_targets(self._step, batch, per_batch)
-                if exchanged is None:
-                    losses.append(self._evaluate(batch))
-                    continue
-                true, *others = exchanged
-                mean, variance = mean_and_variance(others)
-                losses.append(true)
-                gaps.append(mean - true)
-                # The mean of the exchanged losses has noise of its own.
-                spreads.append(variance * (1.0 + 1.0 / len(others)))
+        losses, gaps, spreads = self._scoring.attempt(self._look)
         losses = mean_over_ranks(losses, self._device)
         # A rank that could not exchange all targets must not leave the others waiting.
         sums = [sum(gaps), sum(spreads)] if 0 < len(gaps) == len(losses) else [math.nan, math.nan]
         gap, spread = mean_over_ranks(sums, self._device)
         return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
+
+    def _look(self) -> tuple[list[float], list[float], list[float]]:
+        losses, gaps, spreads = [], [], []
+        per_batch = -(-_NUM_EXCHANGES // max(1, len(self.held_out)))
+        assert self._evaluate is not None
+        for batch in map(copied, self.held_out):
+            exchanged = None if self._step is None else with_exchanged_targets(self._step, batch, per_batch)
+            if exchanged is None:
+                losses.append(self._evaluate(batch))
+                continue
+            true, *others = exchanged
+            mean, variance = mean_and_variance(others)
+            losses.append(true)
+            gaps.append(mean - true)
+            # The mean of the exchanged losses has noise of its own.
+            spreads.append(variance * (1.0 + 1.0 / len(others)))
+        return losses, gaps, spreads
 
     def has_momentum(self) -> bool:
         """Return whether the optimizer adds gradients up, as SGD's momentum does; Adam's betas average them."""
@@ -261,7 +267,7 @@ class Trial:
         """Return the loss of each batch, as often as asked, [batches, repeats]."""
         assert self._evaluate is not None
         self.num_evaluations += repeats * len(batches)
-        with scoring(self.model):
+        with self._scoring.block():
             return np.array([[self._evaluate(copied(batch)) for _ in range(repeats)] for batch in batches])
 
     def unit_rate(self, rate: float) -> float:
@@ -270,11 +276,14 @@ class Trial:
         Returns 0.0 where the update moved nothing, infinity where the loss or the movement is not finite.
         """
         before = [_sample(p) for p in self._parameters()]
-        loss = self.train(rate)
-        while self._step is not None and self._step.skipped and self.num_updates < 30:
-            # A fresh scaler begins too high and skips; such a step is none.
-            self.num_updates -= 1
+        try:
             loss = self.train(rate)
+            while self._step is not None and self._step.skipped and self.num_updates < 30:
+                # A fresh scaler begins too high and skips; such a step is none.
+                self.num_updates -= 1
+                loss = self.train(rate)
+        except DivergedError:  # no scale is low enough for gradients that are not numbers
+            return math.inf
         moved = size = count = 0.0
         for parameter, old in zip(self._parameters(), before, strict=True):
             share = parameter.numel() / max(1, old.numel())
@@ -294,11 +303,10 @@ class Trial:
         return 1.0 / (1.0 - min(float(momentum), 0.99))
 
     def has_classes(self) -> bool:
-        """Return whether the targets are whole numbers, as class labels are."""
-        batch = self._batches[0]
-        if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not isinstance(batch[-1], Tensor):
-            return False
-        return not batch[-1].is_floating_point()
+        """Return whether the targets are whole numbers, as class labels are, or zeros and ones of any kind."""
+        pairs = [batch for batch in self._batches if isinstance(batch, (tuple, list)) and len(batch) > 1]
+        targets = [pair[-1] for pair in pairs if isinstance(pair[-1], Tensor)]
+        return len(targets) == len(self._batches) and all(map(_are_classes, targets))
 
     def is_related(self) -> bool | None:
         """Return whether the data alone show that the targets have to do with the inputs; None where they cannot tell.
@@ -353,17 +361,8 @@ class Trial:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
-@contextmanager
-def scoring(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, but batch norm in train mode goes on normalising by the batch.
-
-    Its running statistics lag tens of steps behind, and would be what a short run is judged by.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    with evaluating(model):
-        for norm in norms:
-            norm.training = True
-        yield
+def _are_classes(targets: Tensor) -> bool:
+    return not targets.is_floating_point() or bool(((targets == 0.0) | (targets == 1.0)).all())
 
 
 def _sample(parameter: Tensor) -> Tensor:
