@@ -26,6 +26,9 @@ _PARTS = {
     torch.sparse_bsc: _BY_COLUMNS,
 }
 
+# An order in which samples are taken is copied up to so many bytes; a longer row of whole numbers is data (tokens).
+_LARGEST_ORDER = 2**24
+
 
 def of_tensor(tensor: Tensor) -> Restorer:
     """Remember the values of a tensor, where they lie, its gradient and ``requires_grad``."""
@@ -149,6 +152,32 @@ def of_array(values: Any) -> Restorer:
             # While somebody looks at its memory it cannot change its size, and all else has to be given back.
             with suppress(BufferError):
                 values[:] = kept
+
+    return restore
+
+
+def may_be_order(item: object) -> bool:
+    """Return whether a tensor or an array may hold the order in which samples are taken: one row of whole numbers.
+
+    >>> [may_be_order(item) for item in (torch.arange(3), torch.zeros(3), np.arange(3), np.zeros((2, 3), int))]
+    [True, False, True, False]
+    """
+    if isinstance(item, Tensor):
+        is_row = item.layout is torch.strided and item.ndim == 1 and item.device.type != "meta"
+        return is_row and not (item.is_floating_point() or item.is_complex()) and item.nbytes <= _LARGEST_ORDER
+    return (
+        isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype.kind in "iub" and item.nbytes <= _LARGEST_ORDER
+    )
+
+
+def of_order(values: Any) -> Restorer:
+    """Remember a row of whole numbers; what has not changed is not written to."""
+    kept = values.clone() if isinstance(values, Tensor) else values.copy()
+    are_equal = torch.equal if isinstance(values, Tensor) else np.array_equal
+
+    def restore() -> None:
+        if not are_equal(values, kept):
+            values[...] = kept
 
     return restore
 

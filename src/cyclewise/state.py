@@ -7,7 +7,8 @@ number generators, and the global generators of Python, NumPy, torch and CUDA. :
 around it.
 
 One copy of every tensor is held. Loaders and data sets are walked for their counters and generators; the tensors and
-arrays in them are data, not state, and are not copied.
+arrays in them are data, not state, and are not copied: but for rows of whole numbers of at most 16 MiB, which may be
+the order in which samples are taken, and shuffled in place.
 """
 
 import functools
@@ -31,6 +32,8 @@ from cyclewise import restorers
 
 # A data set may hold a list of millions of file names; its state, if any, is in small things.
 _LARGEST_DATASET_CONTAINER = 10_000
+# Of a longer list the order is remembered, up to so many items, and not what is in them.
+_LARGEST_LIST = 2_000_000
 
 # Runtime machinery that belongs to a process, not to a training run: giving back its fields could only break it.
 _MACHINERY = (
@@ -73,7 +76,8 @@ class Snapshot:
 
     Args:
         objects: modules, optimizers, scalers, schedulers, tensors, generators, or containers of these; None is skipped.
-        data: loaders and data sets: walked too, but the tensors and arrays in them are not copied.
+        data: loaders and data sets: walked too, but the tensors and arrays in them are not copied, except for rows of
+            whole numbers (16 MiB each at most): orders in which samples are taken.
 
     Raises:
         ArgumentError: a module has parameters that are not initialised yet.
@@ -124,7 +128,9 @@ class Snapshot:
         if isinstance(item, _NOT_WALKED) or id(item) in self._seen:
             return
         self._seen[id(item)] = item
-        if isinstance(item, Tensor):
+        if not copies_tensors and restorers.may_be_order(item):
+            self._restorers.append(restorers.of_order(item))
+        elif isinstance(item, Tensor):
             if copies_tensors:
                 self._restorers.append(restorers.of_tensor(item))
                 if item.is_leaf and item.requires_grad:
@@ -141,6 +147,8 @@ class Snapshot:
             if self._may_walk(len(item), copies_tensors):
                 self._restorers.append(restorers.of_container(item))
                 self._walk(item.values() if isinstance(item, (dict, MutableMapping)) else item, copies_tensors)
+            elif isinstance(item, list) and len(item) <= _LARGEST_LIST:  # somebody may shuffle it
+                self._restorers.append(restorers.of_container(item))
             if type(item) not in _PLAIN_CONTAINERS and not _is_machinery(item):
                 self._visit_attributes(item, copies_tensors)
         elif isinstance(item, (tuple, frozenset)):
