@@ -31,7 +31,7 @@ from benchmarks.lr_regret.tasks import DEVELOPMENT
 from benchmarks.recording import record
 from cyclewise.range_test import readings
 
-_FIRST_SEED = 60
+_FIRST_SEED = 380
 _SHIFTS = np.linspace(-0.6, 0.6, 25)  # decades
 _WIDTHS = (0.08, 0.15, 0.25, 0.35)  # decades
 _FOLDS = 12
