@@ -86,6 +86,19 @@ def check_loader(loader: Any, *, name: str) -> None:
             f"{name} must be iterable more than once, got the one-shot iterator {type(loader).__name__}, "
             "whose batches would be lost; pass the loader itself, or list(...) of a few batches"
         )
+    if isinstance(loader, DataLoader):
+        for part in ("batch_sampler", "sampler"):
+            if _is_pythons_iterator(given := getattr(loader, part)):
+                raise ArgumentTypeError(
+                    f"{name} must be iterable more than once, got a DataLoader whose {part} is the one-shot iterator "
+                    f"{type(given).__name__}; pass {part}=list(...), or a torch.utils.data.Sampler"
+                )
+    # Only one that holds an iterator is asked: another's __iter__ may shuffle in place or start workers.
+    elif not isinstance(loader, IterableDataset) and _holds_iterator(loader) and _gives_the_same(loader):
+        raise ArgumentTypeError(
+            f"{name} must be iterable more than once, got a {type(loader).__name__} that gives the same iterator each "
+            "time, whose batches would be lost; have its __iter__ make a new one"
+        )
     dataset = getattr(loader, "dataset", loader)
     # One that asks which worker it is in cannot be asked here.
     if isinstance(dataset, IterableDataset) and not getattr(loader, "num_workers", 0) and _is_one_shot(dataset):
@@ -93,6 +106,14 @@ def check_loader(loader: Any, *, name: str) -> None:
             f"{name} must be iterable more than once, got a {type(dataset).__name__} that gives the same iterator each "
             "time, whose samples would be lost; have its __iter__ make a new one"
         )
+
+
+def _is_pythons_iterator(value: Any) -> bool:
+    return hasattr(value, "__next__") and type(value).__module__ in ("builtins", "itertools")
+
+
+def _holds_iterator(loader: Any) -> bool:
+    return any(map(_is_pythons_iterator, getattr(loader, "__dict__", {}).values()))
 
 
 def _is_one_shot(dataset: Any) -> bool:

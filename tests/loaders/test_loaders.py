@@ -136,3 +136,35 @@ def test_a_data_set_without_a_hash_is_fine():
     for _ in range(2):
         check_loader(loader, name="train_loader")
     assert [batch.tolist() for batch in Batches(loader).take(2)] == [[1, 2, 3]] * 2
+
+
+@pytest.mark.parametrize("part", ["sampler", "batch_sampler"])
+def test_a_sampler_that_can_be_read_once_is_refused_unread(part):
+    once = iter([0, 1] if part == "sampler" else [[0], [1]])
+    loader = torch.utils.data.DataLoader(list(range(2)), **{part: once})
+    with pytest.raises(ArgumentTypeError) as caught:
+        check_loader(loader, name="train_loader")
+    assert str(caught.value) == (
+        f"train_loader must be iterable more than once, got a DataLoader whose {part} is the one-shot iterator "
+        f"list_iterator; pass {part}=list(...), or a torch.utils.data.Sampler"
+    )
+    assert len(list(loader)) == 2
+
+
+class StoredLoader:
+    def __init__(self):
+        self.batches = (batch for batch in [1, 2])
+
+    def __iter__(self):
+        return self.batches
+
+
+def test_a_loader_that_stores_its_generator_is_refused_unread():
+    loader = StoredLoader()
+    with pytest.raises(ArgumentTypeError) as caught:
+        check_loader(loader, name="train_loader")
+    assert str(caught.value) == (
+        "train_loader must be iterable more than once, got a StoredLoader that gives the same iterator each time, "
+        "whose batches would be lost; have its __iter__ make a new one"
+    )
+    assert list(loader) == [1, 2]

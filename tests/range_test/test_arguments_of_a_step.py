@@ -51,6 +51,11 @@ def own_step(batch):
             {"loss_fn": nn.MSELoss(), "train_loader": TensorDataset(torch.ones(4, 2), torch.ones(4, 1))},
             "train_loader must be batches, got a TensorDataset of samples; pass DataLoader(dataset, batch_size=64)",
         ),
+        (
+            {"loss_fn": nn.MSELoss(), "valid_loader": (torch.tensor(1.0), torch.tensor(2.0))},
+            "valid_loader must yield batches (inputs, targets) or dicts, got Tensor tensor(1.); have it yield both, "
+            "for an autoencoder (x, x)",
+        ),
     ],
 )
 def test_messages(arguments, message):
@@ -88,3 +93,15 @@ def test_a_learner_names_the_options_that_it_has():
     )
     with pytest.raises(cw.ArgumentTypeError, match=f"^{re.escape(message)}$"):
         learn.lr_find(nsteps=3)
+
+
+def test_a_group_without_a_rate_is_named():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(cw.ArgumentTypeError) as caught:
+        cw.lr_find(model, optimizer, nn.MSELoss(), BATCHES)
+    assert str(caught.value) == (
+        "optimizer must have a rate to sweep, got lr=None in group 0; give it a number, in Adafactor with "
+        "relative_step=False"
+    )

@@ -185,3 +185,21 @@ def test_a_sweep_that_comes_back_is_read_in_its_first_valley():
     assert loss[-1] < loss[decades < -1.0].min()
     assert found.reading("minimum") == pytest.approx(0.01, rel=0.2)
     assert found.scaled(batch_size=128).max_lr == pytest.approx(found.reading("minimum"))
+
+
+def test_what_was_scaled_is_scaled_again_from_what_was_measured():
+    measured = replace(found_with("SGD"), overfit_lr=0.02)
+    once = RangeTest.from_dict(json.loads(json.dumps(measured.scaled(batch_size=256).to_dict())))
+    back = once.scaled(batch_size=64)
+    assert (back.max_lr, back.interval, back.max_lrs) == (measured.max_lr, measured.interval, measured.max_lrs)
+    assert back.overfit_lr == 0.02
+    with pytest.raises(SuggestionError) as caught:
+        once.scaled(batch_size=1024)
+    assert str(caught.value) == (
+        "batch_size must be within a factor of 4 of the measured 64, with SGD or an optimizer of Adam's kind, got 1024 "
+        "with SGD; measure again with lr_find"
+    )
+
+
+def test_too_few_steps_name_a_number_that_is_enough():
+    assert Refusal.TOO_FEW_STEPS.remedy == "start lower (start_lr=1e-9), or raise num_steps to 100"

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cyclewise._validation import describe, instance, one_of, positive, random_seed, whole
 from cyclewise.errors import ArgumentError, ArgumentTypeError
 from cyclewise.loaders import check_loader
 from cyclewise.param_groups import read_rates
+from cyclewise.stepping import split_batch
 
 _FEWEST_STEPS = 10
 # A float32 holds no larger number than 3.4e38.
@@ -57,6 +58,10 @@ def check(
                 f"eval_step must be left out without train_step=, got {describe(eval_step)}; "
                 "held-out batches are scored with loss_fn"
             )
+        # A tuple of all inputs and all targets is iterable, and no batch by itself tells whose it is.
+        for name, loader in (("train_loader", train_loader), ("valid_loader", valid_loader)):
+            if isinstance(loader, (tuple, list)) and loader and isinstance(loader[0], Tensor):
+                split_batch(loader[0], name=name)
         _check_owns_some(optimizer, model)
         return model, optimizer
     if not callable(train_step):
@@ -86,6 +91,12 @@ def _check_owns_some(optimizer: Optimizer, model: nn.Module) -> None:
 
 def check_groups(optimizer: Optimizer) -> None:
     """Refuse groups that no sweep over one factor can move."""
+    for i, group in enumerate(optimizer.param_groups):
+        if group["lr"] is None:
+            raise ArgumentTypeError(
+                f"optimizer must have a rate to sweep, got lr=None in group {i}; "
+                "give it a number, in Adafactor with relative_step=False"
+            )
     # Of the rates only their ratios count, but those do.
     for i, rate in enumerate(read_rates(optimizer)):
         if not 0.0 <= rate < math.inf:

@@ -74,7 +74,7 @@ _REMEDIES = {
         "check that the targets belong to the inputs (a shuffle of one but not of the other?); "
         "if they do, the first steps don't show it: raise num_steps to 300"
     ),
-    Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps",
+    Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps to 100",
     Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",
     Refusal.STARTS_TOO_HIGH: "start lower: divide start_lr by 1000, or leave it out to have it found",
     Refusal.NOISY: (
@@ -236,7 +236,12 @@ class RangeTest:
         if self.max_lr is None or self.interval is None or self.max_lrs is None:
             raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
         settings = dict(self.settings)
-        measured, optimizer = settings.get("batch_size"), str(settings.get("optimizer"))
+        # From what was measured, not from what the rule has made of it before.
+        origin = settings.setdefault("measured", {
+            "batch_size": settings.get("batch_size"), "max_lr": self.max_lr, "interval": [*self.interval],
+            "max_lrs": [*self.max_lrs], "overfit_lr": self.overfit_lr,
+        })  # fmt: skip
+        measured, optimizer = origin["batch_size"], str(settings.get("optimizer"))
         power = _POWERS.get(optimizer)
         if measured is None or power is None or not measured / 4 <= batch_size <= 4 * measured:
             raise SuggestionError(
@@ -246,15 +251,15 @@ class RangeTest:
         factor = (batch_size / measured) ** power
         curve = self._slowest()
         valley = readings.first_valley(readings.read(curve.lr, curve.loss))
-        limit = readings.minimum(curve.lr, valley) / self.max_lr
+        limit = readings.minimum(curve.lr, valley) / origin["max_lr"]
         factor = min(factor, max(1.0, limit))
         settings["batch_size"] = batch_size
         return replace(
             self,
-            max_lr=factor * self.max_lr,
-            interval=(factor * self.interval[0], factor * self.interval[1]),
-            max_lrs=tuple(factor * rate for rate in self.max_lrs),
-            overfit_lr=None if self.overfit_lr is None else factor * self.overfit_lr,
+            max_lr=factor * origin["max_lr"],
+            interval=(factor * origin["interval"][0], factor * origin["interval"][1]),
+            max_lrs=tuple(factor * rate for rate in origin["max_lrs"]),
+            overfit_lr=None if origin["overfit_lr"] is None else factor * origin["overfit_lr"],
             settings=tuple(settings.items()),
         )
 
