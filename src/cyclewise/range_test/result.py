@@ -237,11 +237,8 @@ class RangeTest:
             raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
         settings = dict(self.settings)
         # From what was measured, not from what the rule has made of it before.
-        origin = settings.setdefault("measured", {
-            "batch_size": settings.get("batch_size"), "max_lr": self.max_lr, "interval": [*self.interval],
-            "max_lrs": [*self.max_lrs], "overfit_lr": self.overfit_lr,
-        })  # fmt: skip
-        measured, optimizer = origin["batch_size"], str(settings.get("optimizer"))
+        measured = settings.setdefault("measured_batch_size", settings.get("batch_size"))
+        rate, optimizer = settings.setdefault("measured_max_lr", self.max_lr), str(settings.get("optimizer"))
         power = _POWERS.get(optimizer)
         if measured is None or power is None or not measured / 4 <= batch_size <= 4 * measured:
             raise SuggestionError(
@@ -251,15 +248,16 @@ class RangeTest:
         factor = (batch_size / measured) ** power
         curve = self._slowest()
         valley = readings.first_valley(readings.read(curve.lr, curve.loss))
-        limit = readings.minimum(curve.lr, valley) / origin["max_lr"]
-        factor = min(factor, max(1.0, limit))
+        limit = readings.minimum(curve.lr, valley) / rate
+        max_lr = min(factor, max(1.0, limit)) * rate
+        factor = max_lr / self.max_lr
         settings["batch_size"] = batch_size
         return replace(
             self,
-            max_lr=factor * origin["max_lr"],
-            interval=(factor * origin["interval"][0], factor * origin["interval"][1]),
-            max_lrs=tuple(factor * rate for rate in origin["max_lrs"]),
-            overfit_lr=None if origin["overfit_lr"] is None else factor * origin["overfit_lr"],
+            max_lr=max_lr,
+            interval=(factor * self.interval[0], factor * self.interval[1]),
+            max_lrs=tuple(factor * rate for rate in self.max_lrs),
+            overfit_lr=None if self.overfit_lr is None else factor * self.overfit_lr,
             settings=tuple(settings.items()),
         )
 
