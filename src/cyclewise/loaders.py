@@ -50,9 +50,10 @@ class Batches:
     def one_pass(self) -> Iterator[Any]:
         """Return an iterator over one pass of the loader, from its beginning."""
         self.num_passes += 1
-        if isinstance(self._loader, DataLoader) and self._loader._iterator is not None:
-            # With persistent workers it has one iterator for ever, which may be half-way through somebody's epoch.
-            self._loader._iterator = None
+        for loader in (self._loader, *getattr(self._loader, "__dict__", {}).values()):
+            if isinstance(loader, DataLoader) and loader._iterator is not None:
+                # With persistent workers it has one iterator for ever, which may be half-way through somebody's epoch.
+                loader._iterator = None
         is_empty = True
         for batch in self._loader:
             is_empty = False

@@ -5,7 +5,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def of_array(values: Any) -> Restorer:
     return restore
 
 
-def may_be_order(item: object) -> bool:
+def may_be_order(item: object) -> TypeGuard[Tensor | np.ndarray[Any, Any]]:
     """Return whether a tensor or an array may hold the order in which samples are taken: one row of whole numbers.
 
     >>> [may_be_order(item) for item in (torch.arange(3), torch.zeros(3), np.arange(3), np.zeros((2, 3), int))]

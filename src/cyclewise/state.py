@@ -7,8 +7,8 @@ number generators, and the global generators of Python, NumPy, torch and CUDA. :
 around it.
 
 One copy of every tensor is held. Loaders and data sets are walked for their counters and generators; the tensors and
-arrays in them are data, not state, and are not copied: but for rows of whole numbers of at most 16 MiB, which may be
-the order in which samples are taken, and shuffled in place.
+arrays in them are data, not state, and are not copied: but for rows of whole numbers of at most 16 MiB, and 64 MiB
+together, which may be the order in which samples are taken, and shuffled in place.
 """
 
 import functools
@@ -32,6 +32,8 @@ from cyclewise import restorers
 
 # A data set may hold a list of millions of file names; its state, if any, is in small things.
 _LARGEST_DATASET_CONTAINER = 10_000
+# A data set of thousands of short rows, each a text, holds no orders; those near the loader are met first.
+_LARGEST_ORDERS = 2**26
 # Of a longer list the order is remembered, up to so many items, and not what is in them.
 _LARGEST_LIST = 2_000_000
 
@@ -77,7 +79,7 @@ class Snapshot:
     Args:
         objects: modules, optimizers, scalers, schedulers, tensors, generators, or containers of these; None is skipped.
         data: loaders and data sets: walked too, but the tensors and arrays in them are not copied, except for rows of
-            whole numbers (16 MiB each at most): orders in which samples are taken.
+            whole numbers (at most 16 MiB each, 64 MiB together): orders in which samples are taken.
 
     Raises:
         ArgumentError: a module has parameters that are not initialised yet.
@@ -97,6 +99,7 @@ class Snapshot:
         # Holding the objects keeps their ids from being reused while the snapshot lives.
         self._seen: dict[int, object] = {}
         self._samplers: set[int] = set()
+        self._bytes_left = _LARGEST_ORDERS
         self._pending: deque[tuple[object, bool]] = deque((item, False) for item in data)
         self._pending.extend((item, True) for item in objects)
         while self._pending:
@@ -128,7 +131,8 @@ class Snapshot:
         if isinstance(item, _NOT_WALKED) or id(item) in self._seen:
             return
         self._seen[id(item)] = item
-        if not copies_tensors and restorers.may_be_order(item):
+        if not copies_tensors and restorers.may_be_order(item) and item.nbytes <= self._bytes_left:
+            self._bytes_left -= item.nbytes
             self._restorers.append(restorers.of_order(item))
         elif isinstance(item, Tensor):
             if copies_tensors:

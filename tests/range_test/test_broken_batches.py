@@ -136,8 +136,17 @@ def test_a_loader_that_fills_one_buffer_again_is_fine():
     assert find(network(), Refilled(loader)).max_lr == find(network(), loader).max_lr
 
 
-def test_a_range_test_half_way_through_an_epoch_leaves_the_rest_of_it():
-    loader = DataLoader(TensorDataset(*samples()), batch_size=32, num_workers=1, persistent_workers=True)
+class Wrapped:
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        yield from self.loader
+
+
+@pytest.mark.parametrize("wrap", [lambda loader: loader, Wrapped])
+def test_a_range_test_half_way_through_an_epoch_leaves_the_rest_of_it(wrap):
+    loader = wrap(DataLoader(TensorDataset(*samples()), batch_size=32, num_workers=1, persistent_workers=True))
     epoch = iter(loader)
     next(epoch)
     find(network(), loader)

@@ -65,3 +65,14 @@ def test_what_did_not_change_is_not_written_to_and_data_are_not_copied():
     with preserve(data=[{"order": order, "tokens": tokens, "features": features}]):
         tokens[0], features[0] = 1, 1.0
     assert (tokens[0], features[0]) == (1, 1.0)
+
+
+def test_many_rows_of_whole_numbers_are_data():
+    order = np.arange(320)
+    texts = [np.zeros(2**20, np.int64) for _ in range(9)]
+    with preserve(data=[{"texts": texts, "order": order}]):
+        order[0] = 1
+        for text in texts:
+            text[0] = 1
+    assert order[0] == 0
+    assert texts[-1][0] == 1
