@@ -303,10 +303,11 @@ class Trial:
         return 1.0 / (1.0 - min(float(momentum), 0.99))
 
     def has_classes(self) -> bool:
-        """Return whether the targets are whole numbers, as class labels are, or zeros and ones of any kind."""
+        """Return whether all ranks' targets are whole numbers, as class labels are, or zeros and ones of any kind."""
         pairs = [batch for batch in self._batches if isinstance(batch, (tuple, list)) and len(batch) > 1]
         targets = [pair[-1] for pair in pairs if isinstance(pair[-1], Tensor)]
-        return len(targets) == len(self._batches) and all(map(_are_classes, targets))
+        own = len(targets) == len(self._batches) and all(map(_are_classes, targets))
+        return mean_over_ranks([float(own)], self._device) == [1.0]
 
     def is_related(self) -> bool | None:
         """Return whether the data alone show that the targets have to do with the inputs; None where they cannot tell.
