@@ -164,7 +164,7 @@ def test_code_that_raises_fails_without_a_traceback_unless_asked_for(code, what)
 def test_a_refusal_has_its_own_status_and_says_what_to_do():
     result = run("find", EXAMPLE, "--end-lr", "1e-9")
     assert result.exit_code == 3
-    assert result.stdout.startswith("no learning rate: no rate lowered the loss")
+    assert result.stdout.startswith("no learning rate: the loss was still falling at the highest rate")
     assert "what to do: " in result.stdout
     assert run("fit", EXAMPLE, "--max-lr", "1e30").exit_code == 1
 
