@@ -64,10 +64,8 @@ def test_a_very_small_loss_has_a_very_large_rate(factor):
 
 def test_no_gradient_at_all_is_still_told_from_a_small_one():
     result = find(model(), lambda outputs, targets: (outputs * 0.0).sum())
-    assert (result.refusal, result.num_steps) == (
-        cw.Refusal.ZERO_GRADIENT,
-        3,
-    )  # one batch may have nothing to learn from
+    # One batch alone may have nothing to learn from.
+    assert (result.refusal, result.num_steps) == (cw.Refusal.ZERO_GRADIENT, 3)
 
 
 def test_a_step_that_moves_nothing_spends_no_more_than_it_may():

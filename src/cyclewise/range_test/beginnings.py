@@ -163,7 +163,7 @@ class Unlinked:
         if clear is None or not np.isfinite(seen).all():
             return False
         looks = [look for look in self._looks if look[0] < rate]
-        linked = [rate for rate, errors in (clear, *looks) if errors >= _LINKED]
+        linked = [linking for linking, errors in (clear, *looks) if errors >= _LINKED]
         if not linked:
             return False
         self._clearest = linked[0]

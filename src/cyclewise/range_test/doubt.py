@@ -90,19 +90,16 @@ def refuse(seen: Sweeps, *, is_bounded: bool, is_related: bool = False) -> Refus
     gain, clearest = seen.looks.improvement(), link(seen)
     # One fall in three sweeps can be chance; what is held out then has to agree a little.
     falls = last.falls or (any(r.falls for r in every) and (gain is None or gain >= _SOME_DEVIATIONS))
-    gains = [gain]
-    if is_related:
-        # The last sweep may have seen nothing but rates that are too high. Of related data alone: with more looks,
-        # chance has more to choose from.
-        gains.append(seen.looks.early_improvement())
-    is_lower = falls or any(gain is not None and gain >= FEWEST_DEVIATIONS for gain in gains)
+    # The last sweep may have seen nothing but rates that are too high. Of related data alone: with more looks, chance
+    # has more to choose from.
+    gains = (gain, seen.looks.early_improvement() if is_related else None)
+    is_lower = falls or any(one is not None and one >= FEWEST_DEVIATIONS for one in gains)
     is_linked = clearest is not None and clearest >= FEWEST_DEVIATIONS
     if not is_lower and not _is_promising(seen, gain, clearest, is_related):
         return Refusal.NO_IMPROVEMENT
     if is_bounded and seen.stop_reasons[-1] is StopReason.COMPLETED:
         # Where no rate lost anything, an unclear curve has no rise to be read by: there is only the user's bound.
-        is_lost = any(reason is not StopReason.COMPLETED for reason in seen.stop_reasons)
-        if last.lowest >= len(last.smooth) - 2 or not (last.falls or is_lost):
+        if last.lowest >= len(last.smooth) - 2 or not (last.falls or seen.lost_some()):
             return Refusal.STILL_FALLING
     if clearest is not None and not is_linked and not is_related and (seen.has_classes or seen.looks.fall() < _FAR):
         return Refusal.UNRELATED
@@ -114,7 +111,7 @@ def _has_all_to_gain(seen: Sweeps) -> bool:
     start = seen.looks.start
     # Few held-out batches show a link of three or four by chance; models trained to their end show more than five.
     knew_nothing = start is not None and start.link is not None and start.link < CERTAIN_DEVIATIONS
-    return knew_nothing and any(reason is not StopReason.COMPLETED for reason in seen.stop_reasons)
+    return knew_nothing and seen.lost_some()
 
 
 def _is_promising(seen: Sweeps, gain: float | None, clearest: float | None, is_related: bool) -> bool:

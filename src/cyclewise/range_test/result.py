@@ -238,7 +238,7 @@ class RangeTest:
         settings = dict(self.settings)
         # From what was measured, not from what the rule has made of it before.
         measured = settings.setdefault("measured_batch_size", settings.get("batch_size"))
-        rate, optimizer = settings.setdefault("measured_max_lr", self.max_lr), str(settings.get("optimizer"))
+        measured_lr, optimizer = settings.setdefault("measured_max_lr", self.max_lr), str(settings.get("optimizer"))
         power = _POWERS.get(optimizer)
         if measured is None or power is None or not measured / 4 <= batch_size <= 4 * measured:
             raise SuggestionError(
@@ -248,8 +248,8 @@ class RangeTest:
         factor = (batch_size / measured) ** power
         curve = self._slowest()
         valley = readings.first_valley(readings.read(curve.lr, curve.loss))
-        limit = readings.minimum(curve.lr, valley) / rate
-        max_lr = min(factor, max(1.0, limit)) * rate
+        limit = readings.minimum(curve.lr, valley) / measured_lr
+        max_lr = min(factor, max(1.0, limit)) * measured_lr
         factor = max_lr / self.max_lr
         settings["batch_size"] = batch_size
         return replace(

@@ -103,6 +103,10 @@ class Sweeps:
         """Return whether the sweeps themselves say that there is no rate."""
         return self.refusal is not None
 
+    def lost_some(self) -> bool:
+        """Return whether a sweep ended early: at some rate the loss was lost, or its valley left behind."""
+        return any(reason is not StopReason.COMPLETED for reason in self.stop_reasons)
+
     def highest_rate(self, total_steps: int | None) -> float:
         """Return the highest rate at which a run does not learn its samples by heart; infinity without a sign.
 
