@@ -88,9 +88,9 @@ class Oracle:
             for seed in seeds
         ]
 
-    def best(self) -> float:
-        """Return the best rate."""
-        return float(self._dense()[int(np.argmin(self._curve(range(len(self.start)))))])
+    def best(self, bandwidth: float = _BANDWIDTH) -> float:
+        """Return the best rate, its losses smoothed over `bandwidth` decades."""
+        return float(self._dense()[int(np.argmin(self._curve(range(len(self.start)), bandwidth)))])
 
     def basin(self, regret: float) -> tuple[float, float]:
         """Return the lowest and highest rate around the best whose regret is at most `regret`."""
