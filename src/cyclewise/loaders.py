@@ -1,5 +1,7 @@
 """Loaders: what can be iterated again and again, and its batches for ever."""
 
+import dis
+import itertools
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -14,6 +16,8 @@ from cyclewise.state import preserve
 
 # Whether a data set gives one and the same iterator each time.
 _KNOWN: MutableMapping[Any, bool] = WeakKeyDictionary()
+# These never end: what a test takes from them is missed by nobody.
+_ENDLESS = (itertools.count, itertools.cycle, itertools.repeat)
 
 
 class Batches:
@@ -95,7 +99,7 @@ def check_loader(loader: Any, *, name: str) -> None:
                     f"{type(given).__name__}; pass {part}=list(...), or a torch.utils.data.Sampler"
                 )
     # Only one that holds an iterator is asked: another's __iter__ may shuffle in place or start workers.
-    elif not isinstance(loader, IterableDataset) and _holds_iterator(loader) and _gives_the_same(loader):
+    elif not isinstance(loader, IterableDataset) and _iterators(loader) and _gives_the_same(loader):
         raise ArgumentTypeError(
             f"{name} must be iterable more than once, got a {type(loader).__name__} that gives the same iterator each "
             "time, whose batches would be lost; have its __iter__ make a new one"
@@ -107,14 +111,35 @@ def check_loader(loader: Any, *, name: str) -> None:
             f"{name} must be iterable more than once, got a {type(dataset).__name__} that gives the same iterator each "
             "time, whose samples would be lost; have its __iter__ make a new one"
         )
+    # Workers have copies of their own.
+    for source in (loader, *([] if getattr(loader, "num_workers", 0) else [dataset])):
+        if name_of_iterator := _used_up_by_iterating(source):
+            raise ArgumentTypeError(
+                f"{name} must be iterable more than once, got a {type(source).__name__} whose __iter__ uses up the "
+                f"one-shot iterator that it keeps as {name_of_iterator}; have its __iter__ make a new one"
+            )
 
 
 def _is_pythons_iterator(value: Any) -> bool:
     return hasattr(value, "__next__") and type(value).__module__ in ("builtins", "itertools")
 
 
-def _holds_iterator(loader: Any) -> bool:
-    return any(map(_is_pythons_iterator, getattr(loader, "__dict__", {}).values()))
+def _iterators(loader: Any) -> list[str]:
+    """Return the names of the attributes that are iterators of Python's own."""
+    return [name for name, value in getattr(loader, "__dict__", {}).items() if _is_pythons_iterator(value)]
+
+
+def _used_up_by_iterating(source: Any) -> str | None:
+    """Return the name of an iterator that ``__iter__`` takes from and does not make; None where there is none.
+
+    Its code alone is looked at: asked for a batch, it would have lost one.
+    """
+    code = getattr(type(source).__iter__, "__code__", None) if hasattr(type(source), "__iter__") else None
+    kept = [name for name in _iterators(source) if not isinstance(vars(source)[name], _ENDLESS)]
+    if code is None or not kept:
+        return None
+    uses = {(instruction.opname, instruction.argval) for instruction in dis.get_instructions(code)}
+    return next((name for name in kept if ("LOAD_ATTR", name) in uses and ("STORE_ATTR", name) not in uses), None)
 
 
 def _is_one_shot(dataset: Any) -> bool:

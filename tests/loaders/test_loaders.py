@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -168,3 +169,53 @@ def test_a_loader_that_stores_its_generator_is_refused_unread():
         "whose batches would be lost; have its __iter__ make a new one"
     )
     assert list(loader) == [1, 2]
+
+
+class Looping:
+    """Takes from an iterator that it was made with, each time it is asked."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        for sample in self.samples:
+            yield torch.tensor(float(sample))
+
+
+class LoopingSet(Looping, torch.utils.data.IterableDataset):
+    pass
+
+
+class Renewed(LoopingSet):
+    """Keeps its iterator too, but makes it anew."""
+
+    def __iter__(self):
+        self.samples = iter([1, 2, 3])
+        yield from self.samples
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Looping, LoopingSet, lambda samples: torch.utils.data.DataLoader(LoopingSet(samples), batch_size=1)],
+    ids=["loader", "data set", "data set in a loader"],
+)
+@pytest.mark.parametrize(
+    "once", [iter, lambda samples: (s for s in samples), lambda samples: map(int, samples)], ids=["iter", "()", "map"]
+)
+def test_what_loops_over_an_iterator_that_it_keeps_is_refused_unread(make, once):
+    loader = make(once([1, 2]))
+    source = getattr(loader, "dataset", loader)
+    with pytest.raises(ArgumentTypeError) as caught:
+        check_loader(loader, name="train_loader")
+    assert str(caught.value) == (
+        f"train_loader must be iterable more than once, got a {type(source).__name__} whose __iter__ uses up the "
+        "one-shot iterator that it keeps as samples; have its __iter__ make a new one"
+    )
+    assert [float(batch) for batch in loader] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("kept", [Renewed(iter([])), LoopingSet([1, 2, 3]), LoopingSet(itertools.cycle([1, 2, 3]))])
+def test_what_makes_its_iterator_anew_or_never_comes_to_its_end_is_fine(kept):
+    loader = torch.utils.data.DataLoader(kept, batch_size=1)
+    check_loader(loader, name="train_loader")
+    assert [float(batch) for batch in Batches(loader).take(4)] == [1.0, 2.0, 3.0, 1.0]

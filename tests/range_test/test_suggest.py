@@ -9,7 +9,7 @@ import torch
 from cyclewise.range_test import readings, suggest
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.pace import pace_of
-from cyclewise.range_test.trial import Trial
+from cyclewise.range_test.traits import Traits, traits_of
 from tests.range_test.curves import RATES, curve
 
 
@@ -22,7 +22,7 @@ def test_readings_of_a_clear_curve(centre, edge, noise):
     assert centre / 2 < readings.valley(RATES, reading) < 2 * centre
     assert centre < readings.minimum(RATES, reading) <= 2.0 * edge
     assert readings.steepest(RATES, reading) <= readings.slide(RATES, reading) <= readings.minimum(RATES, reading)
-    peak, (low, high) = suggest.suggest(RATES, reading, memory=1.0)
+    peak, (low, high) = suggest.suggest(RATES, reading, Traits())
     assert low < peak < high
     assert peak < edge
 
@@ -33,7 +33,7 @@ def test_the_number_of_steps_hardly_moves_the_readings(num_steps):
     loss = np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2))
     edges = []
     for lr, losses in ((rates, loss), (RATES, curve(1e-3, edge=1e-2))):
-        peak, _ = suggest.suggest(lr, readings.read(lr, losses), memory=1.0)
+        peak, _ = suggest.suggest(lr, readings.read(lr, losses), Traits())
         # The sweep's own lag is taken back: 4.7 of its steps.
         edges.append(peak * (lr[1] / lr[0]) ** 4.7)
     assert edges[0] == pytest.approx(edges[1], rel=0.35)
@@ -41,7 +41,7 @@ def test_the_number_of_steps_hardly_moves_the_readings(num_steps):
 
 def test_what_the_optimizer_remembers_is_taken_back():
     reading = readings.read(RATES, curve(1e-3, edge=1e-2))
-    plain, heavy = (suggest.suggest(RATES, reading, memory=memory)[0] for memory in (1.0, 10.0))
+    plain, heavy = (suggest.suggest(RATES, reading, Traits(memory))[0] for memory in (1.0, 10.0))
     per_step = (RATES[-1] / RATES[0]) ** (1 / (len(RATES) - 1))
     assert 1.0 < plain / heavy < per_step**20
 
@@ -49,7 +49,7 @@ def test_what_the_optimizer_remembers_is_taken_back():
 def test_momentum_leaves_a_larger_margin():
     rates = np.geomspace(1e-4, 0.1, 301)
     reading = readings.read(rates, np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2)))
-    adam, sgd = (suggest.suggest(rates, reading, memory=10.0, has_momentum=momentum)[0] for momentum in (False, True))
+    adam, sgd = (suggest.suggest(rates, reading, Traits(10.0, momentum))[0] for momentum in (False, True))
     # The margin is larger by 0.2 decades, the lag shorter by 0.3 memories of ten steps of a hundredth.
     assert adam / sgd == pytest.approx(10 ** (0.2 - 0.03))
 
@@ -66,15 +66,16 @@ def test_momentum_leaves_a_larger_margin():
 )
 def test_who_remembers_and_who_adds_up(optimizer_class, options, expected):
     model = torch.nn.Linear(2, 2)
-    trial = Trial(model, optimizer_class(model.parameters(), lr=0.1, **options), None, None, None, None, 0)
-    assert (trial.memory(), trial.has_momentum()) == (pytest.approx(expected[0]), expected[1])
+    optimizer = optimizer_class(model.parameters(), lr=0.1, **options)
+    traits = traits_of(optimizer, optimizer.param_groups[0])
+    assert (traits.memory, traits.has_momentum) == (pytest.approx(expected[0]), expected[1])
 
 
 def test_no_peak_is_higher_than_the_highest():
     reading = readings.read(RATES, curve(1e-3, edge=1e-2))
-    free, (low, high) = suggest.suggest(RATES, reading, memory=1.0)
+    free, (low, high) = suggest.suggest(RATES, reading, Traits())
     for highest, expected in ((free / 3, free / 3), (3 * free, free)):
-        peak, interval = suggest.suggest(RATES, reading, memory=1.0, highest=highest)
+        peak, interval = suggest.suggest(RATES, reading, Traits(), highest=highest)
         assert peak == pytest.approx(expected)
         assert interval == pytest.approx((low * expected / free, high * expected / free))
 
@@ -88,14 +89,14 @@ def test_the_floor_is_that_of_the_first_valley():
     low, high = readings.floor(RATES, reading)
     assert 1e-4 < low <= high < 1e-2
     for num_samples in (None, 100):
-        assert suggest.suggest(RATES, reading, memory=1.0, num_samples=num_samples)[0] < 1e-2
+        assert suggest.suggest(RATES, reading, Traits(), num_samples=num_samples)[0] < 1e-2
 
 
 def test_of_few_samples_what_comes_after_the_fall_tells_nothing():
     # The fall is over at 1e-3, and the loss stays at nothing up to 0.3: the samples are known by heart by then.
     loss = curve(1e-3, edge=0.3)
     reading = readings.read(RATES, loss)
-    few, many, unknown = (suggest.suggest(RATES, reading, memory=1.0, num_samples=n)[0] for n in (500, 501, None))
+    few, many, unknown = (suggest.suggest(RATES, reading, Traits(), num_samples=n)[0] for n in (500, 501, None))
     assert few == pytest.approx(1.3e-3, rel=0.3)
     assert many == unknown > 20 * few
 
@@ -104,8 +105,8 @@ def test_where_squares_are_summed_up_the_rate_is_that_of_the_middle_of_the_run()
     adagrad = pace_of(torch.optim.Adagrad([torch.zeros(1, requires_grad=True)]))
 
     def peak(sums, steps=None):
-        options = {"sums_squares": True, "pace": adagrad} if sums else {}
-        return suggest.suggest(lr, reading, memory=1.0, total_steps=steps, **options)[0]
+        traits = Traits(sums_squares=True, pace=adagrad) if sums else Traits()
+        return suggest.suggest(lr, reading, traits, total_steps=steps)[0]
 
     lr = np.geomspace(1e-3, 1.0, 60)
     reading = readings.read(lr, np.where(lr < 0.1, 2.0 - np.log10(lr / 1e-3), 40.0 * lr))
@@ -120,7 +121,7 @@ def test_a_curve_without_a_fall_has_a_wider_interval():
     clear = readings.read(RATES, curve(1e-3, edge=1e-2))
     unclear = readings.read(RATES, np.random.default_rng(1).standard_normal(len(RATES)))
     assert (clear.falls, unclear.falls) == (True, False)
-    widths = [high / low for _, (low, high) in (suggest.suggest(RATES, r, memory=1.0) for r in (clear, unclear))]
+    widths = [high / low for _, (low, high) in (suggest.suggest(RATES, r, Traits()) for r in (clear, unclear))]
     assert widths == pytest.approx([10**0.7, 10**1.2])
 
 
@@ -134,20 +135,20 @@ def unclear(rises_at, *, num_steps=100):
 def test_where_the_curve_does_not_fall_the_peak_is_the_middle_of_what_all_sweeps_hint_at():
     last, first = unclear(1e-2), unclear(1.0)
     reading = last.read()
-    alone, _ = suggest.suggest(last.lr, reading, memory=1.0)
+    alone, _ = suggest.suggest(last.lr, reading, Traits())
     rates = [readings.rise(curve.lr, curve.read()) for curve in (last, first)]
     assert rates == pytest.approx([1.6e-2, 1.6], rel=0.35)
-    peak, (low, high) = suggest.suggest(last.lr, reading, memory=1.0, hints=[first, last])
+    peak, (low, high) = suggest.suggest(last.lr, reading, Traits(), hints=[first, last])
     lag = (RATES[-1] / RATES[0]) ** ((0.7 + 4.0) / 4 / (len(RATES) - 1))
     hints = [rate / 10**1.33 / lag for rate in rates]
     assert peak == pytest.approx((alone * hints[0] * hints[1]) ** (1 / 3), rel=1e-3)
     assert low < peak < high
-    assert suggest.suggest(last.lr, reading, memory=1.0, hints=[first, last], highest=1e-6)[0] == 1e-6
+    assert suggest.suggest(last.lr, reading, Traits(), hints=[first, last], highest=1e-6)[0] == 1e-6
 
 
 def test_where_the_curve_falls_no_other_is_asked():
     reading = readings.read(RATES, curve(1e-3, edge=1e-2))
-    peaks = [suggest.suggest(RATES, reading, memory=1.0, hints=hints)[0] for hints in ([], [unclear(1e-5)])]
+    peaks = [suggest.suggest(RATES, reading, Traits(), hints=hints)[0] for hints in ([], [unclear(1e-5)])]
     assert peaks[0] == peaks[1]
 
 
@@ -156,36 +157,36 @@ def test_an_unclear_curve_that_destroyed_its_model_was_lost_there():
     loss = 2.0 + np.random.default_rng(0).standard_normal(101)
     reading = readings.read(lr, loss)
     assert not reading.falls
-    free, bound = (suggest.suggest(lr, reading, memory=1.0, lost_at=rate)[0] for rate in (math.inf, 2e-4))
+    free, bound = (suggest.suggest(lr, reading, Traits(), lost_at=rate)[0] for rate in (math.inf, 2e-4))
     assert bound == pytest.approx(2e-4 * 10 ** -(0.12 + 4.7 * 0.02))
     assert bound < free
-    assert suggest.suggest(lr, reading, memory=1.0, lost_at=1.0)[0] == free
+    assert suggest.suggest(lr, reading, Traits(), lost_at=1.0)[0] == free
     clear = readings.read(RATES, curve(1e-3, edge=1e-2))
-    assert len({suggest.suggest(RATES, clear, memory=1.0, lost_at=rate)[0] for rate in (math.inf, 1e-5)}) == 1
+    assert len({suggest.suggest(RATES, clear, Traits(), lost_at=rate)[0] for rate in (math.inf, 1e-5)}) == 1
 
 
 def test_where_the_curve_does_not_fall_the_rate_of_the_clearest_link_counts_twice():
     last = unclear(1e-1)
     reading, hints = last.read(), [last, last]
     links = 4.0 * np.exp(-((np.log10(last.lr) + 3.0) ** 2))
-    alone, _ = suggest.suggest(last.lr, reading, memory=1.0, hints=hints)
-    peak, (low, high) = suggest.suggest(last.lr, reading, memory=1.0, hints=hints, links=links)
+    alone, _ = suggest.suggest(last.lr, reading, Traits(), hints=hints)
+    peak, (low, high) = suggest.suggest(last.lr, reading, Traits(), hints=hints, links=links)
     lag = (RATES[-1] / RATES[0]) ** ((0.7 + 8.0) / (100 - 1))
     linked = readings.clearest(last.lr, links)[0] / 10**0.12 / lag
     assert peak == pytest.approx((alone * linked**2) ** (1 / 3))
     assert low < peak < high
     # A model that knew something at the start has a link at every rate.
-    assert len({suggest.suggest(last.lr, reading, memory=1.0, links=known)[0] for known in ((), tuple(links))}) == 1
+    assert len({suggest.suggest(last.lr, reading, Traits(), links=known)[0] for known in ((), tuple(links))}) == 1
 
 
 def test_the_link_of_a_lost_model_is_none():
     last = unclear(1e-3)
     links = np.linspace(0.0, 5.0, 100)
-    peak, _ = suggest.suggest(last.lr, last.read(), memory=1.0, hints=[last], links=links)
+    peak, _ = suggest.suggest(last.lr, last.read(), Traits(), hints=[last], links=links)
     assert peak < readings.rise(last.lr, last.read()) < 3e-3
 
 
 def test_where_the_curve_falls_no_link_is_asked():
     reading = readings.read(RATES, curve(1e-3, edge=1e-2))
     links = np.linspace(5.0, 0.0, len(RATES))
-    assert len({suggest.suggest(RATES, reading, memory=1.0, links=known)[0] for known in ((), tuple(links))}) == 1
+    assert len({suggest.suggest(RATES, reading, Traits(), links=known)[0] for known in ((), tuple(links))}) == 1

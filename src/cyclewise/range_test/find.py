@@ -234,10 +234,7 @@ def _conclude(seen: Sweeps, trial: Trial, settings: Any) -> RangeTest:
         max_lr, interval = suggest(
             curve.lr,
             reading,
-            memory=trial.memory(),
-            has_momentum=trial.has_momentum(),
-            sums_squares=trial.sums_squares(),
-            pace=trial.pace,
+            trial.traits,
             num_samples=trial.num_samples,
             total_steps=given["total_steps"],
             highest=min(by_heart, given["end_lr"] or math.inf),

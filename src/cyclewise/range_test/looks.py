@@ -20,10 +20,12 @@ class HeldOut:
         losses: mean over the ranks, one per batch.
         link: how far, in standard deviations, the loss with the true targets lies below the loss with the targets of
             other samples of the batch; None where targets cannot be exchanged.
+        rate: that the next update was to take; 0.0 before training.
     """
 
     losses: tuple[float, ...]
     link: float | None
+    rate: float = 0.0
 
 
 @dataclass
@@ -65,6 +67,10 @@ class Looks:
         """Return the clearest link between inputs and targets after the start; None if unknown."""
         links = (look.link for look in [*self.early, *self.late])
         return max((link for link in links if link is not None and math.isfinite(link)), default=None)
+
+    def early_links(self) -> list[tuple[float, float]]:
+        """Return the rates of the early looks, and how clear the link was at each, where it is known."""
+        return [(look.rate, look.link) for look in self.early if look.link is not None and math.isfinite(look.link)]
 
     def grew(self) -> bool:
         """Return whether the link between inputs and targets became clearer on the way."""

@@ -72,7 +72,8 @@ _REMEDIES = {
     ),
     Refusal.UNRELATED: (
         "check that the targets belong to the inputs (a shuffle of one but not of the other?); "
-        "if they do, the first steps don't show it: raise num_steps to 300"
+        "if they do, the first steps don't show it (a plateau at the start?): raise num_steps to 300 or more, "
+        "or train a little at a low rate and test from there"
     ),
     Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps to 100",
     Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",

@@ -11,7 +11,6 @@ from statistics import geometric_mean
 import numpy as np
 
 from cyclewise.range_test.curve import Curve
-from cyclewise.range_test.pace import Pace, steady
 from cyclewise.range_test.readings import (
     Array,
     Reading,
@@ -23,6 +22,7 @@ from cyclewise.range_test.readings import (
     read,
     rise,
 )
+from cyclewise.range_test.traits import Traits
 
 # The constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else, for 50, 100
 # and 300 steps together. Gradient descent with momentum breaks at once where others only get worse, and late.
@@ -52,11 +52,8 @@ _FEW_SAMPLES_SHARE = 0.95
 def suggest(
     lr: Array,
     reading: Reading,
+    traits: Traits,
     *,
-    memory: float,
-    has_momentum: bool = False,
-    sums_squares: bool = False,
-    pace: Pace = steady,
     num_samples: int | None = None,
     total_steps: int | None = None,
     highest: float = math.inf,
@@ -86,10 +83,7 @@ def suggest(
     Args:
         lr: rates of a slow sweep, shape [N].
         reading: what :func:`read` made of it.
-        memory: steps over which the optimizer averages gradients, 1 / (1 - momentum).
-        has_momentum: whether the optimizer adds gradients up, as SGD's momentum does, and does not average them.
-        sums_squares: whether the optimizer divides by the root of all squared gradients so far: no lag is taken back.
-        pace: the share of its rate that the optimizer takes at a step.
+        traits: what the optimizer is like; of one that sums up squares no lag is taken back.
         num_samples: training samples in all; None where they are not known.
         total_steps: length of the run; None: 250 steps.
         highest: no peak is higher.
@@ -105,14 +99,15 @@ def suggest(
     else:
         edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
     margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
-    if has_momentum:
+    if traits.has_momentum:
         margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
-    lag_in_steps = lag * memory + _LAG_IN_STEPS
+    lag_in_steps = lag * traits.memory + _LAG_IN_STEPS
 
     def below(edge: float, lag_in_steps: float) -> float:
-        taken_back = 0.0 if sums_squares else _decades_per_step(lr) * lag_in_steps
+        taken_back = 0.0 if traits.sums_squares else _decades_per_step(lr) * lag_in_steps
         step = 1 + int(np.searchsorted(lr, edge))
-        return edge * math.pow(10.0, -margin - taken_back) * pace(step) / pace((total_steps or USUAL_STEPS) / 2)
+        slowed_down = traits.pace(step) / traits.pace((total_steps or USUAL_STEPS) / 2)
+        return edge * math.pow(10.0, -margin - taken_back) * slowed_down
 
     peak = below(edge, lag_in_steps)
     if not reading.falls:

@@ -127,6 +127,25 @@ class Sweeps:
         return [curve for curve in curves if len(curve.lr) >= readings.FEWEST_POINTS]
 
 
+@dataclass(frozen=True)
+class Looking:
+    """When to look at the held-out batches on the way through a sweep, and where to write down what was seen.
+
+    Attributes:
+        seen: the looks.
+        shares: of the sweep after which to look.
+        has_enough: whether another look could change nothing.
+    """
+
+    seen: list[HeldOut]
+    shares: Sequence[float]
+    has_enough: Callable[[], bool]
+
+    def is_wanted(self, step: int, num_steps: int) -> bool:
+        """Return whether to look before this step of so many."""
+        return step in {round(share * num_steps) for share in self.shares} and not self.has_enough()
+
+
 def shares(num_steps: int) -> tuple[int, int, int]:
     """Return how many of `num_steps` updates each sweep gets; the last gets at least half.
 
@@ -155,20 +174,6 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
     """Run the sweeps, at most `num_steps` updates in all, for a run of `total_steps`."""
     seen = Sweeps(has_classes=trial.has_classes())
     looks = seen.looks
-    early_links: list[tuple[float, float]] = []
-
-    def early_look(rate: float) -> None:
-        if not looks.has_enough_early():
-            looks.early.append(trial.look())
-            link = looks.early[-1].link
-            if link is not None and math.isfinite(link):
-                early_links.append((rate, link))
-
-    def late_look(rate: float) -> None:
-        del rate
-        if not looks.has_enough_late():
-            looks.late.append(trial.look())
-
     if trial.is_frozen():
         seen.refusal = Refusal.FROZEN
         return seen
@@ -198,7 +203,8 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         # Targets that are quantities have a link once their mean is learned, not before.
         trial.compares_targets = seen.has_classes and last >= FEWEST_STEPS_TO_UNLINK
         rates = sweep_rates(low, high, second, "exponential")
-        _run(trial, rates, seen, bar, look=early_look, look_at=_EARLY_LOOKS, ends_past_valley=True)
+        looking = Looking(looks.early, _EARLY_LOOKS, looks.has_enough_early)
+        _run(trial, rates, seen, bar, looking=looking, ends_past_valley=True)
         if seen.is_refused():
             return seen
     levels, earlier, links = seen.curves[0].usable().loss[:period].tolist(), seen.curves[-1], trial.links
@@ -213,10 +219,11 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
         if beginning < most_beginnings:
             watches = [Raised(levels, _fall(earlier)), LeftBehind(earlier.lr.tolist(), earlier.loss.tolist())]
             if links:
-                watches.append(Unlinked(earlier.lr.tolist(), links, looks=early_links, num_steps=len(rates)))
+                watches.append(Unlinked(earlier.lr.tolist(), links, looks=looks.early_links(), num_steps=len(rates)))
         seen.course = _course(trial, len(rates))
         seen.visits = _visits(trial, looks.start, len(rates), total_steps)
-        too_high = _run(trial, rates, seen, bar, look=late_look, look_at=_LOOKS, watches=watches)
+        looking = Looking(looks.late, _LOOKS, looks.has_enough_late)
+        too_high = _run(trial, rates, seen, bar, looking=looking, watches=watches)
         if too_high is None:
             break
         low, high = limits.clip(*too_high.anew())
@@ -226,21 +233,21 @@ def run_sweeps(trial: Trial, limits: Range, num_steps: int, bar: Bar, total_step
 
 def _course(trial: Trial, num_steps: int) -> Course | None:
     # The way of an optimizer that lowers its rate by itself is not that of its rates.
-    if not trial.held_out or trial.passes(num_steps) < _PASSES_BY_HEART or trial.sums_squares():
+    if not trial.held_out or trial.passes(num_steps) < _PASSES_BY_HEART or trial.traits.sums_squares:
         return None
-    return Course(num_steps, divides_by_size=trial.divides_by_size(), pace=trial.pace)
+    return Course(num_steps, divides_by_size=trial.traits.divides_by_size, pace=trial.traits.pace)
 
 
 def _visits(trial: Trial, start: HeldOut | None, num_steps: int, total_steps: int | None) -> Visits | None:
     # Gradient descent slows down by itself as the samples are learned.
-    if start is None or not trial.divides_by_size() or trial.sums_squares() or trial.steps_in_pass is None:
+    if start is None or not trial.traits.divides_by_size or trial.traits.sums_squares or trial.steps_in_pass is None:
         return None
     new = trial.num_new_steps(num_steps)
     if new < _FEWEST_NEW_STEPS or (total_steps or USUAL_STEPS) <= trial.steps_in_pass:
         return None
     # Batches of another loader may have a loss of another size.
     own = None if trial.scores_first_held_out else start.losses
-    return Visits(new, start=own, steps_in_pass=trial.steps_in_pass, pace=trial.pace)
+    return Visits(new, start=own, steps_in_pass=trial.steps_in_pass, pace=trial.traits.pace)
 
 
 def _last_range(
@@ -265,7 +272,7 @@ def _last_range(
     is_lost = seen.stop_reasons[0] is not StopReason.COMPLETED or 10.0**lost < first.lr[-1]
     if spike is not None:
         high = float(second.lr[spike])
-    elif tells and is_lost and trial.has_momentum():
+    elif tells and is_lost and trial.traits.has_momentum:
         high = max(high, 10.0 ** (lost + _THIRD_HIGH_WITH_MOMENTUM))
     return low, high
 
@@ -301,8 +308,7 @@ def _run(
     seen: Sweeps,
     bar: Bar,
     *,
-    look: Callable[[float], None] | None = None,
-    look_at: Sequence[float] = (),
+    looking: Looking | None = None,
     ends_past_valley: bool = False,
     watches: Sequence[Beginning] = (),
 ) -> Beginning | None:
@@ -311,11 +317,10 @@ def _run(
     losses: list[float] = []
     watch = Divergence()
     stop_reason = StopReason.COMPLETED
-    stops = {round(share * len(rates)) for share in look_at}
     without_gradient = 0
     for i, rate in enumerate(rates):
-        if look is not None and trial.held_out and i in stops:
-            look(rate)
+        if looking is not None and trial.held_out and looking.is_wanted(i, len(rates)):
+            looking.seen.append(trial.look(rate))
         loss = trial.train(rate)
         lrs.append(rate)
         losses.append(loss)

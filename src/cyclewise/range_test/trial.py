@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Adagrad, Optimizer
+from torch.optim import Optimizer
 
 from cyclewise.copies import copied
 from cyclewise.errors import DivergedError
@@ -16,9 +16,9 @@ from cyclewise.param_groups import read_rates, write_rates
 from cyclewise.range_test.exchanged import comparing, deviations_of, mean_and_variance, with_exchanged_targets
 from cyclewise.range_test.kept import keep, num_samples
 from cyclewise.range_test.looks import HeldOut
-from cyclewise.range_test.pace import pace_of
 from cyclewise.range_test.relation import are_related
 from cyclewise.range_test.scoring import Scoring
+from cyclewise.range_test.traits import traits_of
 from cyclewise.ranks import least_over_ranks, mean_over_ranks, sum_over_ranks
 from cyclewise.state import Snapshot, seed_everything
 from cyclewise.stepping import Step, device_of
@@ -61,7 +61,7 @@ class Trial:
         self.model = model
         self.optimizer = optimizer
         self.ratios = _ratios(optimizer)
-        self.pace = pace_of(optimizer, self._fastest_group() or None)
+        self.traits = traits_of(optimizer, self._fastest_group())
         self.num_updates = 0
         self.num_evaluations = 0
         self.num_samples: int | None = None
@@ -182,15 +182,18 @@ class Trial:
             losses = self._scores(batches, 1)[:, 0].tolist()
         return math.isfinite(mean_over_ranks([sum(losses)], self._device)[0])
 
-    def look(self) -> HeldOut:
-        """Score the held-out batches, and with them the same inputs with the targets of other samples."""
+    def look(self, rate: float = 0.0) -> HeldOut:
+        """Score the held-out batches, and with them the same inputs with the targets of other samples.
+
+        `rate` is that of the update to come; 0.0 before training.
+        """
         self.num_evaluations += len(self.held_out)
         losses, gaps, spreads = self._scoring.attempt(self._look)
         losses = mean_over_ranks(losses, self._device)
         # A rank that could not exchange all targets must not leave the others waiting.
         sums = [sum(gaps), sum(spreads)] if 0 < len(gaps) == len(losses) else [math.nan, math.nan]
         gap, spread = mean_over_ranks(sums, self._device)
-        return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None)
+        return HeldOut(tuple(losses), gap / math.sqrt(spread) if spread > 0 else None, rate)
 
     def _look(self) -> tuple[list[float], list[float], list[float]]:
         losses, gaps, spreads = [], [], []
@@ -208,19 +211,6 @@ class Trial:
             # The mean of the exchanged losses has noise of its own.
             spreads.append(variance * (1.0 + 1.0 / len(others)))
         return losses, gaps, spreads
-
-    def has_momentum(self) -> bool:
-        """Return whether the optimizer adds gradients up, as SGD's momentum does; Adam's betas average them."""
-        return float(self._fastest_group().get("momentum", 0.0)) > 0.0
-
-    def divides_by_size(self) -> bool:
-        """Return whether the optimizer divides gradients by their size, as Adam does, or takes their signs alone."""
-        group = self._fastest_group()
-        return "betas" in group or "eps" in group
-
-    def sums_squares(self) -> bool:
-        """Return whether the optimizer divides by the root of all squared gradients so far, as Adagrad does."""
-        return isinstance(self.optimizer, Adagrad)
 
     def passes(self, num_steps: int) -> float:
         """Return how often so many steps see each training sample; 0.0 where not all samples were seen."""
@@ -295,12 +285,6 @@ class Trial:
             return math.inf
         # Parameters that start at zero have no size: a hundredth each stands in.
         return rate * math.sqrt(max(size, 1e-4 * count) / moved) if moved > 0 else 0.0
-
-    def memory(self) -> float:
-        """Return over how many steps the optimizer averages gradients: 1 / (1 - momentum)."""
-        group = self._fastest_group()
-        momentum = group.get("momentum", group["betas"][0] if "betas" in group else 0.0)
-        return 1.0 / (1.0 - min(float(momentum), 0.99))
 
     def has_classes(self) -> bool:
         """Return whether all ranks' targets are whole numbers, as class labels are, or zeros and ones of any kind."""
