@@ -190,3 +190,14 @@ def test_where_the_curve_falls_no_link_is_asked():
     reading = readings.read(RATES, curve(1e-3, edge=1e-2))
     links = np.linspace(5.0, 0.0, len(RATES))
     assert len({suggest.suggest(RATES, reading, Traits(), links=known)[0] for known in ((), tuple(links))}) == 1
+
+
+def test_no_fall_is_deeper_than_the_lowest_loss():
+    # The floor is reached at 3e-3; a line through the losses at the end, which come down to it again, runs below it.
+    lr = np.geomspace(1e-3, 0.1, 60)
+    loss = np.clip(1.0 - 2.0 * np.log10(lr / 1e-3), 0.0, None)
+    loss[-16:-4] = np.linspace(0.6, 0.1, 12)
+    reading = readings.read(lr, loss)
+    assert reading.smooth.min() == loss.min() == 0.0
+    few, _ = suggest.suggest(lr, reading, Traits(), num_samples=128)
+    assert few < 4e-3

@@ -79,6 +79,8 @@ def read(lr: Array, loss: Array) -> Reading:
     # A blow-up at the end says where the edge is, not how high it is: cut it, or smoothing would smear it to the left.
     ceiling = start + max(start - float(np.min(loss)), 3.0 * noise)
     smooth, slope, weight = _local_lines(position, np.minimum(loss, ceiling))
+    # At its ends a line may run below every loss, where a floor wobbles: the fall would be deeper than it was.
+    smooth = np.maximum(smooth, np.min(loss))
     lowest = int(np.argmin(smooth))
     standard_error = noise * float(np.sqrt(1.0 / weight[lowest] + 1.0 / max(3, len(loss) // 8)))
     fall = start - float(smooth[lowest])
