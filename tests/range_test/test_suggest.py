@@ -46,12 +46,14 @@ def test_what_the_optimizer_remembers_is_taken_back():
     assert 1.0 < plain / heavy < per_step**20
 
 
-def test_momentum_leaves_a_larger_margin():
+def test_momentum_leaves_a_larger_margin_and_so_do_averages():
     rates = np.geomspace(1e-4, 0.1, 301)
     reading = readings.read(rates, np.interp(np.log10(rates), np.log10(RATES), curve(1e-3, edge=1e-2)))
-    adam, sgd = (suggest.suggest(rates, reading, Traits(10.0, momentum))[0] for momentum in (False, True))
-    # The margin is larger by 0.2 decades, the lag shorter by 0.3 memories of ten steps of a hundredth.
-    assert adam / sgd == pytest.approx(10 ** (0.2 - 0.03))
+    kinds = (Traits(), Traits(10.0), Traits(10.0, has_momentum=True))
+    plain, adam, sgd = (suggest.suggest(rates, reading, traits)[0] for traits in kinds)
+    # Steps of a hundredth of a decade: 0.7 of a memory of one, 0.55 and 0.4 of one of ten.
+    assert plain / adam == pytest.approx(10 ** (0.08 + 0.055 - 0.007))
+    assert adam / sgd == pytest.approx(10 ** (0.12 - 0.015))
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ from cyclewise.range_test.readings import (
 from cyclewise.range_test.traits import Traits
 
 # The constants of the rule, fitted on the development tasks of benchmarks/lr_regret and on nothing else, for 50, 100
-# and 300 steps together. Gradient descent with momentum breaks at once where others only get worse, and late.
-_MARGIN_DECADES = 0.12
-_LAG_IN_MEMORIES = 0.7
-_MARGIN_DECADES_WITH_MOMENTUM = 0.32
-_LAG_IN_MEMORIES_WITH_MOMENTUM = 0.4
+# and 300 steps together: the margin in decades, and how many of its memories the sweep lags behind. Gradient descent
+# with momentum breaks at once where others only get worse, and late; Adam and its kin get worse late.
+_PLAIN = (0.12, 0.7)
+_AVERAGING = (0.2, 0.55)
+_WITH_MOMENTUM = (0.32, 0.4)
 _LAG_IN_STEPS = 4.0
 _HALF_INTERVAL_DECADES = 0.35
 # The same where the curve does not fall by more than its noise.
@@ -66,7 +66,7 @@ def suggest(
     The edge is the geometric mean of two rates: the lowest point of the first valley, and the rate above it where half
     of the fall is lost again. A loss, and the smoothing of it, shows what the rates of the last steps did, more of them
     the longer the optimizer's memory is, so the sweep has already moved on by then, and is taken back; a margin is left
-    because a long run meets sharper places than a short sweep, a larger one for momentum.
+    because a long run meets sharper places than a short sweep, a larger one where gradients are averaged or added up.
 
     Of few training samples the loss goes on falling, or stays at nothing, at rates that no run survives that has not
     learned them yet: there the edge is the first rate at which 95 % of the fall have happened.
@@ -98,9 +98,7 @@ def suggest(
         edge = reached(lr, reading, _FEW_SAMPLES_SHARE)
     else:
         edge = math.sqrt(minimum(lr, reading) * half_lost(lr, reading))
-    margin, lag = _MARGIN_DECADES, _LAG_IN_MEMORIES
-    if traits.has_momentum:
-        margin, lag = _MARGIN_DECADES_WITH_MOMENTUM, _LAG_IN_MEMORIES_WITH_MOMENTUM
+    margin, lag = _WITH_MOMENTUM if traits.has_momentum else _AVERAGING if traits.memory > 1.0 else _PLAIN
     lag_in_steps = lag * traits.memory + _LAG_IN_STEPS
 
     def below(edge: float, lag_in_steps: float) -> float:
