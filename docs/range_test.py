@@ -14,6 +14,7 @@ PAGE = Path(__file__).with_name("range-test.md")
 # The development tasks in the order in which they were made.
 FIRST = "the first 76"
 LATER = ((HARD, "the 32 of the weak kinds"), (WIDER, "the last 23"))
+LIMITS_HEAD = "| | median | mean | 90th percentile | worst | over 5 % | over 10 % |\n|---|---|---|---|---|---|---|"
 HEAD = "| | median | mean | 90th percentile | worst | over 5 % | refused |\n|---|---|---|---|---|---|---|"
 
 
@@ -66,8 +67,37 @@ def limits() -> str:
     rows += [_limit(f"every rate to its end, once, smoothed over {width} decades",
                     results[100][f"every rate to its end once, smoothed over {width} decades"])
              for width in (0.08, 0.15, 0.25, 0.35)]  # fmt: skip
-    head = "| | median | mean | 90th percentile | worst | over 5 % | over 10 % |\n|---|---|---|---|---|---|---|"
-    return "\n".join([head, *rows])
+    return "\n".join([LIMITS_HEAD, *rows])
+
+
+def starts() -> str:
+    """Return the table of what the start of a run knows."""
+    rows = []
+    for which, tasks in (("test", "test tasks"), ("development", "development tasks")):
+        for n in (100, 300):
+            own = [score["regret"] for score in result_of(f"lr_regret_{which}")[f"{n} steps"]["scores"]]
+            above = 100.0 * sum(regret > 0.1 for regret in own) / len(own)
+            rows.append(_limit(f"{tasks}: `lr_find`, {n} steps", {**summary(own), "over_10": above}))
+            short = result_of(f"lr_regret_short_runs_{n}")
+            label = f"{tasks}: every rate for {n} steps ({short['updates']:,.0f} updates)"
+            rows.append(_limit(label, short[f"{which}, short runs, moved, smoothed over 0.08 decades"]))
+    return "\n".join([LIMITS_HEAD, *rows])
+
+
+def probes() -> str:
+    """Return the table of short runs about the suggestion."""
+    result = result_of("lr_regret_probes")
+    names = {
+        "lr_find, 100 steps": "`lr_find`, 100 steps",
+        "lr_find, 100 steps, then 2 runs of 100": "`lr_find`, 100 steps, then two runs of 100",
+        "lr_find, 100 steps, then 3 close runs of 65": "`lr_find`, 100 steps, then three runs of 65",
+        "lr_find, 300 steps": "`lr_find`, 300 steps",
+        "lr_find, 300 steps, then 7 runs of 40": "`lr_find`, 300 steps, then seven runs of 40",
+        "lr_find, 300 steps, then 7 runs of 100": "`lr_find`, 300 steps, then seven runs of 100",
+    }  # fmt: skip
+    rows = [_limit(f"{label} ({result[name].get('updates', name.split()[1])} updates)", result[name])
+            for name, label in names.items()]  # fmt: skip
+    return "\n".join([LIMITS_HEAD, *rows])
 
 
 def _limit(label: str, figures: dict[str, float]) -> str:
@@ -96,6 +126,8 @@ if __name__ == "__main__":
         "kinds": kinds(),
         "refusals": refusals(),
         "limits": limits(),
+        "starts": starts(),
+        "probes": probes(),
     }
     figures = {
         "sgd": cost["SGD"],

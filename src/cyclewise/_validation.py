@@ -7,7 +7,8 @@ numbers (a NumPy or 0-d tensor scalar is accepted), so that frozen records compa
 import math
 import numbers
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cyclewise.errors import ArgumentError, ArgumentTypeError, CyclewiseError
@@ -85,11 +86,25 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], what: str, *,
 
 def check_record(values: Mapping[str, Any], record: str, version: int) -> None:
     """Raise :class:`ArgumentError` unless `values` are what the ``to_dict`` of this record and version returned."""
+    if not isinstance(values, Mapping):
+        raise ArgumentError(f"values must be a dict, got {describe(values)}; pass what to_dict() returned")
     if values.get("record") != record or values.get("version") != version:
         raise ArgumentError(
             f"values must describe a {record} of version {version}, got record={values.get('record')!r}, "
             f"version={values.get('version')!r}; pass what to_dict() returned"
         )
+
+
+@contextmanager
+def reading_record(record: str) -> Iterator[None]:
+    """Raise :class:`ArgumentError` where the block finds something missing from the values of a record, or damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"values must describe a whole {record}, got some that are missing or damaged "
+            f"({type(error).__name__}: {error}); pass what to_dict() returned"
+        ) from error
 
 
 def describe(value: Any) -> str:

@@ -224,17 +224,25 @@ class preserve:
 
     def __enter__(self) -> Snapshot:
         self._snapshot = Snapshot(*self._objects, data=self._data)
+        self._has_grad = torch.is_grad_enabled()
         return self._snapshot
 
     def __exit__(self, *exception: object) -> None:
         try:
             with deferred_interrupts():
-                self._snapshot.restore()
+                self._give_back()
         except KeyboardInterrupt:
             # It may have come just before the shield was up; restoring twice does no harm.
             with deferred_interrupts():
-                self._snapshot.restore()
+                self._give_back()
             raise
+
+    def _give_back(self) -> None:
+        try:
+            self._snapshot.restore()
+        finally:
+            # An interrupt at the end of a no_grad block, before its last line, leaves gradients off for good.
+            torch.set_grad_enabled(self._has_grad)
 
 
 @contextmanager

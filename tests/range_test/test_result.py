@@ -52,6 +52,28 @@ def test_foreign_json_is_refused():
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "values must be a dict, got NoneType None; pass what to_dict() returned"),
+        (
+            {key: value for key, value in FOUND.to_dict().items() if key != "curve"},
+            "values must describe a whole RangeTest, got some that are missing or damaged (KeyError: 'curve'); "
+            "pass what to_dict() returned",
+        ),
+        (
+            {**FOUND.to_dict(), "stop_reason": "zz"},
+            "values must describe a whole RangeTest, got some that are missing or damaged (KeyError: 'zz'); "
+            "pass what to_dict() returned",
+        ),
+    ],
+)
+def test_damaged_json_is_refused(values, message):
+    with pytest.raises(ArgumentError) as caught:
+        RangeTest.from_dict(values)
+    assert str(caught.value) == message
+
+
 def test_the_policy_is_the_one_that_the_rate_is_meant_for():
     assert ONE_GROUP.policy(200) == OneCycle(max_lr=0.42, total_steps=200, pct_start=0.25)
     assert (FOUND.base_lr, FOUND.constant_lr) == (pytest.approx(0.042), pytest.approx(0.14))

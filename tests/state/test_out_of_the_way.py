@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset
 
 import cyclewise as cw
-from cyclewise.state import Snapshot
+from cyclewise.state import Snapshot, preserve
 
 INPUTS = torch.randn(96, 4, generator=torch.Generator().manual_seed(0))
 DATA = TensorDataset(INPUTS, INPUTS.sum(1, keepdim=True))
@@ -309,3 +309,13 @@ def test_a_diagnosis_does_not_disturb_persistent_workers():
 
     untouched = epochs(lambda model, loader: None)
     assert torch.equal(epochs(diagnose), untouched)
+
+
+def test_an_interrupt_at_the_end_of_a_block_without_gradients_leaves_them_on():
+    with pytest.raises(KeyboardInterrupt), preserve(torch.nn.Linear(1, 1)):
+        torch.set_grad_enabled(False)  # what no_grad has done when Ctrl-C comes before its last line
+        raise KeyboardInterrupt
+    assert torch.is_grad_enabled()
+    with torch.no_grad(), preserve(torch.nn.Linear(1, 1)):
+        pass
+    assert torch.is_grad_enabled()

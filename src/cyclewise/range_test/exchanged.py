@@ -148,20 +148,20 @@ def _untouched(loss_fn: Any) -> Iterator[None]:
         for name, value in getattr(part, "__dict__", {}).items()
         if isinstance(value, (int, float))
     ]
-    kept = [
-        (module, name, buffer, buffer.clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    # The copies are what the others get: a buffer that is written to, even with its own values, breaks the true loss's
+    # backward pass.
+    kept = [(module, name, buffer) for module in modules for name, buffer in module._buffers.items()
+            if buffer is not None]  # fmt: skip
+    for module, name, buffer in kept:
+        module._buffers[name] = buffer.clone()
     try:
         yield
     finally:
         torch.set_rng_state(generator)
         for attributes, name, value in counters:
             attributes[name] = value
-        for module, name, buffer, before in kept:
-            module._buffers[name] = buffer.copy_(before)
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer
 
 
 def _shifts(num_samples: int, num_exchanges: int = _NUM_EXCHANGES) -> list[int]:

@@ -61,7 +61,8 @@ def lr_find(
         loss_fn: ``loss_fn(outputs, targets) -> scalar tensor``; None takes ``output.loss`` for dict batches.
         train_loader: batches ``(inputs, targets)`` or dicts; started again whenever it ends.
         train_step: ``train_step(batch) -> float`` makes one update, from zero_grad to step, and returns the loss before
-            it. State that it hides (a scaler, an EMA) is given back when named in `also`.
+            it. State that it hides in a closure (a scaler, an EMA) is given back when named in `also`; that of the
+            object whose method it is, in any case.
         eval_step: ``eval_step(batch) -> float`` scores a batch without updating; used with `valid_loader`.
         valid_loader: held-out batches; without it up to six are set aside from the training batches. With it the
             curves are read from the loss of its first batch before each update, not the training loss: slower, but free
@@ -111,7 +112,7 @@ def lr_find(
     return _find(
         model, optimizer, step, update, evaluate, train_loader, valid_loader=valid_loader, num_steps=num_steps,
         total_steps=total_steps, start_lr=start_lr, end_lr=end_lr, sweep=sweep, seed=seed,
-        also=(loss_fn, scaler, *also), progress=progress,
+        also=(loss_fn, scaler, train_step, eval_step, *also), progress=progress,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclewise._validation import check_record, one_of, whole
+from cyclewise._validation import check_record, one_of, reading_record, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
 from cyclewise.errors import SuggestionError
 from cyclewise.policies import Constant, OneCycle, Policy
@@ -302,22 +302,23 @@ class RangeTest:
             ArgumentError: the values describe no range test of this version.
         """
         check_record(values, "RangeTest", _VERSION)
-        return cls(
-            curve=Curve.from_dict(values["curve"]),
-            close_ups=tuple(Curve.from_dict(curve) for curve in values["close_ups"]),
-            stop_reason=StopReason[values["stop_reason"]],
-            refusal=None if values["refusal"] is None else Refusal[values["refusal"]],
-            max_lr=values["max_lr"],
-            interval=None if values["interval"] is None else tuple(values["interval"]),
-            max_lrs=None if values["max_lrs"] is None else tuple(values["max_lrs"]),
-            num_steps=values["num_steps"],
-            num_evaluations=values["num_evaluations"],
-            improvement=values["improvement"],
-            link=values["link"],
-            related=values["related"],
-            overfit_lr=values["overfit_lr"],
-            settings=tuple(values["settings"].items()),
-        )
+        with reading_record("RangeTest"):
+            return cls(
+                curve=Curve.from_dict(values["curve"]),
+                close_ups=tuple(Curve.from_dict(curve) for curve in values["close_ups"]),
+                stop_reason=StopReason[values["stop_reason"]],
+                refusal=None if values["refusal"] is None else Refusal[values["refusal"]],
+                max_lr=values["max_lr"],
+                interval=None if values["interval"] is None else tuple(values["interval"]),
+                max_lrs=None if values["max_lrs"] is None else tuple(values["max_lrs"]),
+                num_steps=values["num_steps"],
+                num_evaluations=values["num_evaluations"],
+                improvement=values["improvement"],
+                link=values["link"],
+                related=values["related"],
+                overfit_lr=values["overfit_lr"],
+                settings=tuple(values["settings"].items()),
+            )
 
     def section(self) -> Section:
         """Return this record's part of a report."""

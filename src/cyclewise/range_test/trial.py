@@ -1,7 +1,8 @@
 """The thing under test: update it at a rate, score it on what it does not train on, put it back to its start."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ _NUM_EXCHANGES = 24
 # Scores over all held-out batches that say how well a loss repeats itself: of fewer, chance alone can halve the answer.
 _NUM_REPEATED = 24
 _ROUNDING = 1e-5
+# A gradient that is all zero shows in the first updates, if at all; a fresh scaler may skip so many.
+_NUM_WATCHED = 32
 # A tensor's size and movement are estimated from at most this many of its elements.
 _NUM_SAMPLED = 1000
 
@@ -84,6 +87,7 @@ class Trial:
         self._span = 0
         self._per_step = 1 if step is None else step.accumulation_steps
         self._device = device_of(model)
+        self._had_gradient = True
 
     def load(self, train_loader: Any, valid_loader: Any, num_steps: int) -> None:
         """Keep the batches of up to `num_steps` steps, and held-out ones if somebody can score them.
@@ -148,7 +152,7 @@ class Trial:
             self.num_evaluations += 1
             with self._scoring.block():
                 seen = self._evaluate(copied(self.held_out[0]))
-        with comparing(self._step if self.compares_targets else None) as compared:
+        with comparing(self._step if self.compares_targets else None) as compared, self._watching_gradients():
             loss = self._update(batches)
         self.num_updates += 1
         gap, variance = (compared[0].gap, compared[0].variance) if compared else (math.nan, math.nan)
@@ -314,11 +318,27 @@ class Trial:
         return not self._parameters()
 
     def has_zero_gradient(self) -> bool:
-        """Return whether every gradient that the library's own step left is zero."""
+        """Return whether every gradient of the library's own last step, one of the first after a reset, was zero."""
         if self._step is None:
             return False
-        is_zero = all(_is_zero(p.grad) for p in self._parameters())
-        return mean_over_ranks([float(is_zero)], self._device) == [1.0]
+        return mean_over_ranks([float(not self._had_gradient)], self._device) == [1.0]
+
+    @contextmanager
+    def _watching_gradients(self) -> Iterator[None]:
+        # After the update they may be gone: an optimizer may clear them itself.
+        if self._step is None or self._position > _NUM_WATCHED * self._per_step:
+            yield
+            return
+        self._had_gradient = False
+        self._step.on_gradients.append(self._look_at_gradients)
+        try:
+            yield
+        finally:
+            self._step.on_gradients.remove(self._look_at_gradients)
+
+    def _look_at_gradients(self, batches: Sequence[Any]) -> None:
+        del batches
+        self._had_gradient = self._had_gradient or not all(_is_zero(p.grad) for p in self._parameters())
 
     def _whole_set(self, ended: bool) -> int | None:
         """Return how many training samples there are on all ranks, if one pass was seen to its end."""
