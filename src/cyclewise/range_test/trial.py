@@ -32,8 +32,8 @@ _NUM_EXCHANGES = 24
 # Scores over all held-out batches that say how well a loss repeats itself: of fewer, chance alone can halve the answer.
 _NUM_REPEATED = 24
 _ROUNDING = 1e-5
-# A gradient that is all zero shows in the first updates, if at all; a fresh scaler may skip so many.
-_NUM_WATCHED = 32
+# Gradients are asked after in the first updates alone: counting in all of them would cost.
+_NUM_WATCHED = 4
 # A tensor's size and movement are estimated from at most this many of its elements.
 _NUM_SAMPLED = 1000
 
@@ -338,7 +338,9 @@ class Trial:
 
     def _look_at_gradients(self, batches: Sequence[Any]) -> None:
         del batches
-        self._had_gradient = self._had_gradient or not all(_is_zero(p.grad) for p in self._parameters())
+        # The smallest first: one that is not zero is enough.
+        parameters = sorted(self._parameters(), key=Tensor.numel)
+        self._had_gradient = self._had_gradient or not all(_is_zero(p.grad) for p in parameters)
 
     def _whole_set(self, ended: bool) -> int | None:
         """Return how many training samples there are on all ranks, if one pass was seen to its end."""
