@@ -90,9 +90,9 @@ def probes() -> str:
     names = {
         "lr_find, 100 steps": "`lr_find`, 100 steps",
         "lr_find, 100 steps, then 2 runs of 100": "`lr_find`, 100 steps, then two runs of 100",
-        "lr_find, 100 steps, then 3 close runs of 65": "`lr_find`, 100 steps, then three runs of 65",
+        "lr_find, 100 steps, then 3 wide runs of 65": "`lr_find`, 100 steps, then three runs of 65",
         "lr_find, 300 steps": "`lr_find`, 300 steps",
-        "lr_find, 300 steps, then 7 runs of 40": "`lr_find`, 300 steps, then seven runs of 40",
+        "lr_find, 300 steps, then 2 runs of 100": "`lr_find`, 300 steps, then two runs of 100",
         "lr_find, 300 steps, then 7 runs of 100": "`lr_find`, 300 steps, then seven runs of 100",
     }  # fmt: skip
     rows = [_limit(f"{label} ({result[name].get('updates', name.split()[1])} updates)", result[name])
