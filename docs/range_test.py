@@ -76,8 +76,7 @@ def starts() -> str:
     for which, tasks in (("test", "test tasks"), ("development", "development tasks")):
         for n in (100, 300):
             own = [score["regret"] for score in result_of(f"lr_regret_{which}")[f"{n} steps"]["scores"]]
-            above = 100.0 * sum(regret > 0.1 for regret in own) / len(own)
-            rows.append(_limit(f"{tasks}: `lr_find`, {n} steps", {**summary(own), "over_10": above}))
+            rows.append(_limit(f"{tasks}: `lr_find`, {n} steps", summary(own)))
             short = result_of(f"lr_regret_short_runs_{n}")
             label = f"{tasks}: every rate for {n} steps ({short['updates']:,.0f} updates)"
             rows.append(_limit(label, short[f"{which}, short runs, moved, smoothed over 0.08 decades"]))

@@ -26,7 +26,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 import cyclewise as cw
 from benchmarks.lr_regret.oracle import load
 from benchmarks.lr_regret.regret import summary
-from benchmarks.lr_regret.task import draw
+from benchmarks.lr_regret.task import draw, has_momentum
 from benchmarks.lr_regret.tasks import DEVELOPMENT
 from benchmarks.recording import record
 from cyclewise.range_test import readings
@@ -69,7 +69,7 @@ def shown(index: int, result: cw.RangeTest) -> list[float]:
     task, peak = DEVELOPMENT[index], np.log10(result.max_lr)
     optimizer = str(dict(result.settings)["optimizer"])
     values = [float(optimizer == name) for name in ("SGD", "Adam", "AdamW", "RMSprop")]
-    values += [float("sgdm" in task.name or "nesterov" in task.name), np.log10(num_samples(index))]
+    values += [float(has_momentum(task.name)), np.log10(num_samples(index))]
     values += [np.log10(task.batch_size), float(len(result.close_ups)), result.improvement or 0.0, result.link or 0.0]
     curves = (result.curve, *result.close_ups)
     for curve in (curves[0], curves[1], curves[-1]):
@@ -148,8 +148,7 @@ def main() -> None:
     for regret, task, seed in worst:
         print(f"{task:32s} seed {seed}: {100.0 * regret:.1f}")
     for name, regrets in rows.items():
-        above_10 = 100.0 * float((np.array(regrets) > 0.1).mean())
-        result[name] = {"n": len(regrets), **summary(regrets), "over_10": above_10}
+        result[name] = {"n": len(regrets), **summary(regrets)}
         print(f"{name:60s} {' '.join(f'{key} {value:.1f}' for key, value in result[name].items())}")
     record(f"lr_regret_limits_{arguments.num_steps}", result)
 

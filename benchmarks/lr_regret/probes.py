@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import cyclewise as cw
 from benchmarks.lr_regret.oracle import load
 from benchmarks.lr_regret.regret import summary
-from benchmarks.lr_regret.task import Task, draw
+from benchmarks.lr_regret.task import Task, draw, has_momentum
 from benchmarks.lr_regret.tasks import DEVELOPMENT
 from benchmarks.recording import record
 from cyclewise.stepping import Step, evaluating
@@ -53,7 +53,7 @@ def ask(job: tuple[int, int]) -> dict[str, Any] | None:
         return None
     oracle = load(task.name)
     return {
-        "has_momentum": "sgdm" in task.name or "nesterov" in task.name,
+        "has_momentum": has_momentum(task.name),
         "further": math.log10(last / first),
         "regrets": [oracle.regret(first * 10.0**shift) for shift in _GRID],
         "scores": {(length, offset): score(task, seed, first * 10.0**offset, length)
@@ -95,11 +95,11 @@ def moved(
     answers: Sequence[dict[str, Any]], start: NDArray[np.float64], best: NDArray[np.float64]
 ) -> tuple[list[float], dict[str, Any]]:
     """Return the regrets where suggestions are moved a share of the way to `best` less a constant, and the fit."""
-    has_momentum = np.array([answer["has_momentum"] for answer in answers])
+    heavy = np.array([answer["has_momentum"] for answer in answers])
     fitted: dict[str, Any] = {"mean": math.inf}
     for share in _SHARES:
         regrets, constants = np.zeros(len(answers)), []
-        for group in (has_momentum, ~has_momentum):
+        for group in (heavy, ~heavy):
             tried = np.array([_regrets(answers, (1.0 - share) * start + share * (best + c)) for c in _CONSTANTS])
             lowest = int(tried[:, group].mean(1).argmin())
             regrets[group] = tried[lowest, group]
@@ -122,8 +122,7 @@ def main() -> None:
     result: dict[str, Any] = {"seeds": list(seeds), "refused": len(jobs) - len(answers)}
 
     def keep(name: str, regrets: Sequence[float], **more: Any) -> None:
-        over_10 = 100.0 * float((np.array(regrets) > 0.1).mean())
-        result[name] = {"n": len(regrets), **summary(regrets), "over_10": over_10, **more}
+        result[name] = {"n": len(regrets), **summary(regrets), **more}
         print(f"{name:60s} {' '.join(f'{key} {value}' for key, value in result[name].items())}")
 
     here = np.zeros(len(answers))

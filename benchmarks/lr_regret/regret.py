@@ -90,7 +90,7 @@ def judge(task: Task, seed: int, *, num_steps: int, with_length: bool) -> Score:
 
 
 def summary(regrets: Sequence[float]) -> dict[str, float]:
-    """Return median, mean, 90th percentile, worst, and the share above 5 %, in percent."""
+    """Return median, mean, 90th percentile, worst, and the shares above 5 and 10 %, in percent."""
     values = 100.0 * np.array(regrets)
     return {
         "median": float(np.median(values)),
@@ -98,6 +98,7 @@ def summary(regrets: Sequence[float]) -> dict[str, float]:
         "p90": float(np.quantile(values, 0.9)),
         "worst": float(values.max()),
         "over_5": float(100.0 * (values > 5.0).mean()),
+        "over_10": float(100.0 * (values > 10.0).mean()),
     }
 
 

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.lr_regret.oracle import Oracle, load, train, validation_loss
 from benchmarks.lr_regret.regret import summary
-from benchmarks.lr_regret.task import Task, draw
+from benchmarks.lr_regret.task import Task, draw, has_momentum
 from benchmarks.lr_regret.tasks import DEVELOPMENT, TEST
 from benchmarks.recording import RESULTS, record
 
@@ -48,11 +48,11 @@ def short_runs(job: tuple[str, int], *, num_steps: int, seeds: Sequence[int]) ->
 def shifts(picked: Mapping[str, float]) -> Callable[[str], float]:
     """Return the factor for each task by which the rates picked for the development tasks lose least."""
     factors = {}
-    for has_momentum in (False, True):
-        names = [name for name in picked if _has_momentum(name) is has_momentum]
+    for is_heavy in (False, True):
+        names = [name for name in picked if has_momentum(name) is is_heavy]
         means = [np.mean([load(name).regret(picked[name] * 10.0**shift) for name in names]) for shift in _SHIFTS]
-        factors[has_momentum] = float(10.0 ** _SHIFTS[int(np.argmin(means))])
-    return lambda name: factors[_has_momentum(name)]
+        factors[is_heavy] = float(10.0 ** _SHIFTS[int(np.argmin(means))])
+    return lambda name: factors[has_momentum(name)]
 
 
 def together(which: str, num_steps: int, picked: Mapping[str, float]) -> list[float]:
@@ -92,8 +92,7 @@ def main() -> None:
             }
             for name, regrets in rows.items():
                 label = f"{which}, {name}, smoothed over {width} decades"
-                over_10 = 100.0 * float((np.array(regrets) > 0.1).mean())
-                result[label] = {"n": len(regrets), **summary(regrets), "over_10": over_10}
+                result[label] = {"n": len(regrets), **summary(regrets)}
                 print(f"{label:70s} {' '.join(f'{key} {value:.1f}' for key, value in result[label].items())}")
             worst = sorted(((load(name).regret(rate), name) for name, rate in moved.items()), reverse=True)[:8]
             result[f"{which}, worst, smoothed over {width} decades"] = worst
@@ -101,10 +100,6 @@ def main() -> None:
                for (which, index), curve in curves.items()]  # fmt: skip
     result["updates"] = float(np.mean(updates))
     record(f"lr_regret_short_runs_{arguments.num_steps}", result)
-
-
-def _has_momentum(name: str) -> bool:
-    return "sgdm" in name or "nesterov" in name
 
 
 if __name__ == "__main__":

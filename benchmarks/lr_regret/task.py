@@ -80,6 +80,11 @@ def draw(task: Task, seed: int) -> Trial:
     return Trial(model, optimizer, task.loss_fn, loader, (valid_inputs, valid_targets))
 
 
+def has_momentum(name: str) -> bool:
+    """Return whether the task of this name is trained by gradient descent with momentum."""
+    return "sgdm" in name or "nesterov" in name
+
+
 def gaussian_likelihood(outputs: Tensor, targets: Tensor) -> Tensor:
     """Negative log likelihood of a Gaussian whose mean and log scale the model gives: goes below zero."""
     mean, log_scale = outputs[:, :1], outputs[:, 1:].clamp(-8.0, 8.0)

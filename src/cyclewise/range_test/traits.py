@@ -7,7 +7,7 @@ from torch.optim import Adagrad, Optimizer
 
 from cyclewise.range_test.pace import Pace, pace_of, steady
 
-_LONGEST_MEMORY_OF = 0.99
+_HIGHEST_MOMENTUM = 0.99
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def traits_of(optimizer: Optimizer, group: dict[str, Any]) -> Traits:
     momentum = float(group.get("momentum", 0.0))
     averaged = float(group["betas"][0]) if "betas" in group and "momentum" not in group else momentum
     return Traits(
-        memory=1.0 / (1.0 - min(averaged, _LONGEST_MEMORY_OF)),
+        memory=1.0 / (1.0 - min(averaged, _HIGHEST_MOMENTUM)),
         has_momentum=momentum > 0.0,
         divides_by_size="betas" in group or "eps" in group,
         sums_squares=isinstance(optimizer, Adagrad),
