@@ -84,8 +84,12 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], what: str, *,
         raise ArgumentTypeError(f"{name} must be {what}, got {describe(value)}; {way_out}")
 
 
-def check_record(values: Mapping[str, Any], record: str, version: int) -> None:
-    """Raise :class:`ArgumentError` unless `values` are what the ``to_dict`` of this record and version returned."""
+@contextmanager
+def reading_record(values: Mapping[str, Any], record: str, version: int) -> Iterator[None]:
+    """Raise :class:`ArgumentError` unless `values` are what the ``to_dict`` of this record and version returned.
+
+    Also where the block, which reads them, finds something missing or damaged.
+    """
     if not isinstance(values, Mapping):
         raise ArgumentError(f"values must be a dict, got {describe(values)}; pass what to_dict() returned")
     if values.get("record") != record or values.get("version") != version:
@@ -93,14 +97,11 @@ def check_record(values: Mapping[str, Any], record: str, version: int) -> None:
             f"values must describe a {record} of version {version}, got record={values.get('record')!r}, "
             f"version={values.get('version')!r}; pass what to_dict() returned"
         )
-
-
-@contextmanager
-def reading_record(record: str) -> Iterator[None]:
-    """Raise :class:`ArgumentError` where the block finds something missing from the values of a record, or damaged."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except CyclewiseError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArgumentError(
             f"values must describe a whole {record}, got some that are missing or damaged "
             f"({type(error).__name__}: {error}); pass what to_dict() returned"

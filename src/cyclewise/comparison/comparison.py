@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cyclewise._validation import check_record
+from cyclewise._validation import reading_record
 from cyclewise.drawing import Section
 from cyclewise.errors import ArgumentError
 
@@ -103,13 +103,13 @@ class Comparison:
         """
         from cyclewise.comparison.rows import Question, Row
 
-        check_record(values, "Comparison", _VERSION)
-        return cls(
-            tuple(Row.from_dict(row) for row in values["rows"]),
-            Question(**{**values["question"], "seeds": tuple(values["question"]["seeds"])}),
-            values["is_paired"],
-            dict(values["settings"]),
-        )
+        with reading_record(values, "Comparison", _VERSION):
+            return cls(
+                tuple(Row.from_dict(row) for row in values["rows"]),
+                Question(**{**values["question"], "seeds": tuple(values["question"]["seeds"])}),
+                values["is_paired"],
+                dict(values["settings"]),
+            )
 
     def section(self) -> Section:
         """Return this record's part of a report: the verdicts in words, then pictures and tables."""

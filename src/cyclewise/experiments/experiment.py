@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cyclewise._validation import check_record
+from cyclewise._validation import reading_record
 from cyclewise.comparison.runs import Run
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.experiments import claims
@@ -77,12 +77,12 @@ class Experiment:
         Raises:
             ArgumentError: the values describe no experiment of this version.
         """
-        check_record(values, "Experiment", _VERSION)
-        runs = {
-            Setting.from_dict(item["setting"]): tuple(Run.from_dict(run) for run in item["runs"])
-            for item in values["runs"]
-        }
-        return cls(values["number"], runs, tuple(values["seeds"]), dict(values["setting"]))
+        with reading_record(values, "Experiment", _VERSION):
+            runs = {
+                Setting.from_dict(item["setting"]): tuple(Run.from_dict(run) for run in item["runs"])
+                for item in values["runs"]
+            }
+            return cls(values["number"], runs, tuple(values["seeds"]), dict(values["setting"]))
 
     def charts(self) -> list[Chart]:
         """Describe the pictures: for each setting both losses, and rate and momentum where they differ."""

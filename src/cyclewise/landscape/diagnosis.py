@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cyclewise._validation import check_record
+from cyclewise._validation import reading_record
 from cyclewise.drawing import Section
 from cyclewise.landscape.findings import Finding
 
@@ -170,17 +170,17 @@ class Diagnosis:
         from cyclewise.landscape.measurements import from_json
         from cyclewise.landscape.unavailable import Unavailable
 
-        check_record(values, "Diagnosis", _VERSION)
-        fields = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
-        fields["unavailable"] = {name: Unavailable[reason] for name, reason in fields["unavailable"].items()}
-        fields["findings"] = tuple(Finding.from_dict(finding) for finding in fields["findings"])
-        for name, record in _records().items():
-            if isinstance(fields[name], list):
-                fields[name] = tuple(from_json(record, value) for value in fields[name])
-            elif fields[name] is not None:
-                fields[name] = from_json(record, fields[name])
-        return cls(**fields)
+        with reading_record(values, "Diagnosis", _VERSION):
+            fields = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+            fields["loss"] = math.nan if fields["loss"] is None else fields["loss"]
+            fields["unavailable"] = {name: Unavailable[reason] for name, reason in fields["unavailable"].items()}
+            fields["findings"] = tuple(Finding.from_dict(finding) for finding in fields["findings"])
+            for name, record in _records().items():
+                if isinstance(fields[name], list):
+                    fields[name] = tuple(from_json(record, value) for value in fields[name])
+                elif fields[name] is not None:
+                    fields[name] = from_json(record, fields[name])
+            return cls(**fields)
 
     def section(self) -> Section:
         """Return this record's part of a report: the findings in words, then pictures and numbers."""

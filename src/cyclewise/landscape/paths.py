@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from cyclewise._validation import check_record, instance, whole
+from cyclewise._validation import instance, reading_record, whole
 from cyclewise.drawing import Chart, Line, Mark, Section
 from cyclewise.landscape.line import check_same_shapes, losses_on_line, state_of
 from cyclewise.landscape.objective import listed
@@ -107,18 +107,18 @@ class Barrier:
         Raises:
             ArgumentError: the values describe no barrier of this version.
         """
-        check_record(values, "Barrier", _VERSION)
-        losses = tuple(math.inf if loss is None else loss for loss in values["losses"])
-        return cls(
-            positions=tuple(values["positions"]),
-            losses=losses,
-            height=math.inf if values["height"] is None else values["height"],
-            height_std_error=values["height_std_error"],
-            position=values["position"],
-            difference=_difference(losses) if values["difference"] is None else values["difference"],
-            difference_std_error=values["difference_std_error"],
-            num_batches=values["num_batches"],
-        )
+        with reading_record(values, "Barrier", _VERSION):
+            losses = tuple(math.inf if loss is None else loss for loss in values["losses"])
+            return cls(
+                positions=tuple(values["positions"]),
+                losses=losses,
+                height=math.inf if values["height"] is None else values["height"],
+                height_std_error=values["height_std_error"],
+                position=values["position"],
+                difference=_difference(losses) if values["difference"] is None else values["difference"],
+                difference_std_error=values["difference_std_error"],
+                num_batches=values["num_batches"],
+            )
 
     def charts(self) -> list[Chart]:
         """Describe the picture: the loss on the line, and the straight line between the ends."""

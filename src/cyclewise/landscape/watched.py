@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyclewise._validation import check_record
+from cyclewise._validation import reading_record
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
 from cyclewise.landscape.unavailable import Unavailable
@@ -190,20 +190,20 @@ class Watched:
         Raises:
             ArgumentError: the values describe no such record of this version.
         """
-        check_record(values, "Watched", _VERSION)
-        columns = {
-            name: np.array([math.nan if value is None else value for value in values[name]], dtype=np.float64)
-            for name in COLUMNS
-        }
-        return cls(
-            step=np.array(values["step"], dtype=np.int64),
-            **columns,
-            num_steps=values["num_steps"],
-            num_samples=values["num_samples"],
-            settings=tuple(values["settings"].items()),
-            unavailable=tuple((name, Unavailable[reason]) for name, reason in values["unavailable"].items()),
-            details=tuple(values["details"].items()),
-        )
+        with reading_record(values, "Watched", _VERSION):
+            columns = {
+                name: np.array([math.nan if value is None else value for value in values[name]], dtype=np.float64)
+                for name in COLUMNS
+            }
+            return cls(
+                step=np.array(values["step"], dtype=np.int64),
+                **columns,
+                num_steps=values["num_steps"],
+                num_samples=values["num_samples"],
+                settings=tuple(values["settings"].items()),
+                unavailable=tuple((name, Unavailable[reason]) for name, reason in values["unavailable"].items()),
+                details=tuple(values["details"].items()),
+            )
 
     def charts(self) -> list[Chart]:
         """Describe the pictures: the rate, and under it what was measured."""

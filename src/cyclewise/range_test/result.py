@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclewise._validation import check_record, one_of, reading_record, whole
+from cyclewise._validation import one_of, reading_record, whole
 from cyclewise.drawing import Band, Chart, Line, Mark, Section
 from cyclewise.errors import SuggestionError
 from cyclewise.policies import Constant, OneCycle, Policy
@@ -301,8 +301,7 @@ class RangeTest:
         Raises:
             ArgumentError: the values describe no range test of this version.
         """
-        check_record(values, "RangeTest", _VERSION)
-        with reading_record("RangeTest"):
+        with reading_record(values, "RangeTest", _VERSION):
             return cls(
                 curve=Curve.from_dict(values["curve"]),
                 close_ups=tuple(Curve.from_dict(curve) for curve in values["close_ups"]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
-from cyclewise._validation import check_record
+from cyclewise._validation import reading_record
 from cyclewise.drawing import Section
 from cyclewise.errors import ArgumentError, CheckpointError
 from cyclewise.files import write_file
@@ -212,25 +212,25 @@ class StartSearch:
 
     @classmethod
     def _from(cls, values: Mapping[str, Any], weights: Mapping[str, Tensor] | None) -> "StartSearch":
-        check_record(values, "StartSearch", _VERSION)
-        spreads = {name: None if values[name] is None else Spread.from_dict(values[name]) for name in _SPREADS}
-        return cls(
-            **spreads,  # type: ignore[arg-type]
-            unavailable={name: Missing[reason] for name, reason in values["unavailable"].items()},
-            point=_point(values["point"]),
-            num_evaluations=values["num_evaluations"],
-            num_lost=values["num_lost"],
-            stop_reason=StopReason[values["stop_reason"]],
-            algorithm=values["algorithm"],
-            population=values["population"],
-            note=values["note"],
-            evaluations=tuple(
-                Evaluation(e["index"], _point(e["point"]), e["loss"], e["lost"]) for e in values["evaluations"]
-            ),
-            positions=tuple(tuple(position) for position in values["positions"]),
-            settings=values["settings"],
-            values=weights,
-        )
+        with reading_record(values, "StartSearch", _VERSION):
+            spreads = {name: None if values[name] is None else Spread.from_dict(values[name]) for name in _SPREADS}
+            return cls(
+                **spreads,  # type: ignore[arg-type]
+                unavailable={name: Missing[reason] for name, reason in values["unavailable"].items()},
+                point=_point(values["point"]),
+                num_evaluations=values["num_evaluations"],
+                num_lost=values["num_lost"],
+                stop_reason=StopReason[values["stop_reason"]],
+                algorithm=values["algorithm"],
+                population=values["population"],
+                note=values["note"],
+                evaluations=tuple(
+                    Evaluation(e["index"], _point(e["point"]), e["loss"], e["lost"]) for e in values["evaluations"]
+                ),
+                positions=tuple(tuple(position) for position in values["positions"]),
+                settings=values["settings"],
+                values=weights,
+            )
 
     def section(self) -> Section:
         """Return this record's part of a report."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclewise._validation import check_record
+from cyclewise._validation import reading_record
 from cyclewise.drawing import Chart, Line, Section, Table
 from cyclewise.errors import ArgumentError
 from cyclewise.files import write_file
@@ -169,16 +169,16 @@ class History:
         Raises:
             ArgumentError: the values describe no history of this version.
         """
-        check_record(values, "History", _VERSION)
-        return cls(
-            lr=_array(values["lr"]),
-            momentum=_array(values["momentum"]),
-            loss=_array(values["loss"]),
-            epochs=tuple(Epoch.from_dict(epoch) for epoch in values["epochs"]),
-            policies=tuple(values["policies"]),
-            # Records written before there was a watch don't have it.
-            watched=None if values.get("watched") is None else Watched.from_dict(values["watched"]),
-        )
+        with reading_record(values, "History", _VERSION):
+            return cls(
+                lr=_array(values["lr"]),
+                momentum=_array(values["momentum"]),
+                loss=_array(values["loss"]),
+                epochs=tuple(Epoch.from_dict(epoch) for epoch in values["epochs"]),
+                policies=tuple(values["policies"]),
+                # Records written before there was a watch don't have it.
+                watched=None if values.get("watched") is None else Watched.from_dict(values["watched"]),
+            )
 
     def to_csv(self) -> str:
         """Return the steps as comma-separated values: step, lr, momentum, loss, and at an epoch's last step its scores.
