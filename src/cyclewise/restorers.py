@@ -2,8 +2,8 @@
 
 import random
 import types
-from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeGuard
 
@@ -63,9 +63,12 @@ def _of_values(tensor: Tensor) -> Restorer:
         return _of_sparse(tensor, storage)
     memory = _writable(storage)
     value = memory.clone()
+    # Memory that torch has not allocated (an array's, a file's that is only mapped) may be for reading alone.
+    is_foreign = _is_foreign(storage)
 
     def restore() -> None:
-        memory.copy_(value)
+        if not (is_foreign and torch.equal(memory, value)):
+            memory.copy_(value)
         if not _same_place(tensor, storage):
             tensor.data = storage
 
@@ -128,6 +131,12 @@ def _writable(tensor: Tensor) -> Tensor:
     if all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
         return tensor
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def _is_foreign(tensor: Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type != "cpu":
+        return False
+    return not tensor.untyped_storage().resizable()
 
 
 def _same_place(first: Tensor, second: Tensor) -> bool:
@@ -213,7 +222,7 @@ def of_slots(item: object, slots: list[tuple[Any, Any]]) -> Restorer:
 
 def of_container(container: Any) -> Restorer:
     """Remember the items of a container and their order."""
-    if isinstance(container, (dict, MutableMapping)):
+    if not isinstance(container, (list, set, deque)):
         items = list(container.items())
 
         def restore() -> None:

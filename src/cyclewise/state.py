@@ -16,9 +16,10 @@ import random
 import signal
 import threading
 import types
+import weakref
 from array import array
-from collections import ChainMap, OrderedDict, defaultdict, deque
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
@@ -54,6 +55,8 @@ _MACHINERY = (
     "weakref",
 )
 _WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo")
+# Other mappings keep what they hold in attributes; or it lies in a file, which is data.
+_CONTAINERS = (list, dict, set, deque, weakref.WeakKeyDictionary, weakref.WeakValueDictionary)
 _PLAIN_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
 _NOT_WALKED = (
     type(None),
@@ -102,6 +105,8 @@ class Snapshot:
         self._bytes_left = _LARGEST_ORDERS
         self._pending: deque[tuple[object, bool]] = deque((item, False) for item in data)
         self._pending.extend((item, True) for item in objects)
+        # What a function counts on itself; those that others lead to are shared with the rest of the program.
+        self._pending.extend((vars(item), True) for item in objects if isinstance(item, types.FunctionType))
         while self._pending:
             self._visit(*self._pending.popleft())
         self._restorers.append(restorers.of_global_generators())
@@ -128,7 +133,8 @@ class Snapshot:
         return [item for item in found if not isinstance(item, random.SystemRandom)]
 
     def _visit(self, item: object, copies_tensors: bool) -> None:
-        if isinstance(item, _NOT_WALKED) or id(item) in self._seen:
+        # A proxy answers for what it stands for, which may be gone.
+        if type(item) in weakref.ProxyTypes or isinstance(item, _NOT_WALKED) or id(item) in self._seen:
             return
         self._seen[id(item)] = item
         if not copies_tensors and restorers.may_be_order(item) and item.nbytes <= self._bytes_left:
@@ -147,10 +153,10 @@ class Snapshot:
                 self._walk(item.ravel().tolist(), copies_tensors)
         elif (restorer := restorers.of_generator(item)) is not None:
             self._restorers.append(restorer)
-        elif isinstance(item, (list, dict, set, deque, MutableMapping)) and not isinstance(item, ChainMap):
+        elif isinstance(item, _CONTAINERS):
             if self._may_walk(len(item), copies_tensors):
                 self._restorers.append(restorers.of_container(item))
-                self._walk(item.values() if isinstance(item, (dict, MutableMapping)) else item, copies_tensors)
+                self._walk(item if isinstance(item, (list, set, deque)) else item.values(), copies_tensors)
             elif isinstance(item, list) and len(item) <= _LARGEST_LIST:  # somebody may shuffle it
                 self._restorers.append(restorers.of_container(item))
             if type(item) not in _PLAIN_CONTAINERS and not _is_machinery(item):
@@ -161,7 +167,7 @@ class Snapshot:
             self._walk(item.values(), copies_tensors)
         elif isinstance(item, (types.MethodType, types.BuiltinFunctionType, functools.partial)):
             self._walk(_bound(item), copies_tensors)
-        elif isinstance(item, nn.Module) and type(item).__module__.startswith(_WRAPPERS):
+        elif isinstance(item, nn.Module) and _is_from(_WRAPPERS, item):
             self._restorers.append(restorers.of_attribute(item, "training"))
             self._walk((item._parameters, item._buffers, item._modules), copies_tensors)
         elif isinstance(item, torch.jit.ScriptModule):
@@ -175,7 +181,7 @@ class Snapshot:
                 # Their tensors and long lists are state; torch's have none but their generator's. The data set, which
                 # they may lead to, is met before them.
                 samplers = (item.sampler, item.batch_sampler)
-                self._samplers |= {id(s) for s in samplers if not type(s).__module__.startswith("torch.")}
+                self._samplers |= {id(s) for s in samplers if not _is_from(("torch",), s)}
             copies_tensors = (copies_tensors or id(item) in self._samplers) and not isinstance(item, Dataset)
             self._visit_attributes(item, copies_tensors)
 
@@ -299,7 +305,12 @@ def _bound(function: Any) -> tuple[object, ...]:
 
 
 def _is_machinery(item: object) -> bool:
-    return type(item).__module__.startswith(_MACHINERY)
+    return _is_from(_MACHINERY, item)
+
+
+def _is_from(packages: Sequence[str], item: object) -> bool:
+    module = f"{type(item).__module__}."
+    return any(module.startswith(f"{package}.") for package in packages)
 
 
 def _is_running_iterator(item: object) -> bool:
