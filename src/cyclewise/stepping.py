@@ -338,19 +338,28 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
+def unwrapped(optimizer: Any) -> Any:
+    """Return the optimizer itself where it is wrapped, as Accelerate's ``prepare`` wraps one."""
+    inner = getattr(optimizer, "optimizer", None)
+    return inner if isinstance(inner, Optimizer) else optimizer
+
+
 def needs_closure(optimizer: Optimizer) -> bool:
     """Return whether ``optimizer.step`` cannot be called without a closure, as LBFGS's cannot.
 
     >>> needs_closure(torch.optim.LBFGS([torch.zeros(1)])), needs_closure(torch.optim.SGD([torch.zeros(1)], lr=1.0))
     (True, False)
     """
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    closure = inspect.signature(type(unwrapped(optimizer)).step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode without gradients while the block runs; each module gets its own mode back.
+
+    A module that does more in ``train`` than to note its mode (it merges or parts weights, drops what it has kept) is
+    asked to do so.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(model):
@@ -365,6 +374,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
+        for module, training in modes:
+            if module.training != training and type(module).train is not nn.Module.train:
+                module.train(training)
         for module, training in modes:
             module.training = training
 

@@ -12,7 +12,8 @@ from cyclewise.drawing.figure import draw
 from cyclewise.drawing.labels import wrap
 from cyclewise.drawing.svg import LARGE_FONT_SIZE, WIDTH, describe, svg
 from cyclewise.range_test.curve import Curve
-from cyclewise.range_test.result import RangeTest, Refusal, StopReason
+from cyclewise.range_test.refusal import Refusal, StopReason
+from cyclewise.range_test.result import RangeTest
 from cyclewise.training.history import Epoch, History
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import cyclewise as cw
-from cyclewise.range_test.result import Refusal
+from cyclewise.range_test.refusal import Refusal
 
 
 def samples(num_samples=256):

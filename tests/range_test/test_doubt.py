@@ -6,7 +6,7 @@ import pytest
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.doubt import refuse
 from cyclewise.range_test.looks import HeldOut, Looks
-from cyclewise.range_test.result import Refusal, StopReason
+from cyclewise.range_test.refusal import Refusal, StopReason
 from cyclewise.range_test.sweep import Sweeps
 
 RATES = np.geomspace(1e-4, 1.0, 40)

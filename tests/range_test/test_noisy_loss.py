@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import cyclewise as cw
 from cyclewise.range_test.doubt import refuse
-from cyclewise.range_test.result import Refusal
+from cyclewise.range_test.refusal import Refusal
 from tests.range_test.tasks import make_task
 from tests.range_test.test_doubt import FALL, FLAT, seen
 

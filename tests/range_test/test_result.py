@@ -1,9 +1,12 @@
+import copy
 import json
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cyclewise import ArgumentError, Constant, Curve, OneCycle, RangeTest, Refusal, StopReason, SuggestionError
 
@@ -66,12 +69,46 @@ def test_foreign_json_is_refused():
             "values must describe a whole RangeTest, got some that are missing or damaged (KeyError: 'zz'); "
             "pass what to_dict() returned",
         ),
+        (
+            {**FOUND.to_dict(), "refusal": "FROZEN"},
+            "values must describe a whole RangeTest, got some that are missing or damaged (ValueError: max_lr comes "
+            "with a curve and without a refusal); pass what to_dict() returned",
+        ),
+        (
+            {**FOUND.to_dict(), "curve": {"lr": [1.0, 2.0], "loss": [1.0]}},
+            "loss must be one number for each of the rates in lr, got shapes (1,) and (2,); pass two lists of the same "
+            "length",
+        ),
     ],
 )
 def test_damaged_json_is_refused(values, message):
     with pytest.raises(ArgumentError) as caught:
         RangeTest.from_dict(values)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"interval": [0.1, 0.2, 0.3]},
+        {"interval": None},
+        {"max_lr": "abc"},
+        {"curve": {"lr": [[1.0]], "loss": [[1.0]]}},
+        {"close_ups": [{"lr": [], "loss": []}]},
+        {"link": "clear"},
+    ],
+)
+def test_what_would_break_later_is_refused_at_once(damage):
+    with pytest.raises(ArgumentError):
+        RangeTest.from_dict({**FOUND.to_dict(), **damage})
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda curve: pickle.loads(pickle.dumps(curve))])
+def test_copies_of_a_curve_are_read_only_too(duplicate):
+    again = duplicate(FALLING)
+    assert again == FALLING
+    with pytest.raises(ValueError, match="read-only"):
+        again.lr[0] = 1.0
 
 
 def test_the_policy_is_the_one_that_the_rate_is_meant_for():
@@ -225,3 +262,44 @@ def test_what_was_scaled_is_scaled_again_from_what_was_measured():
 
 def test_too_few_steps_name_a_number_that_is_enough():
     assert Refusal.TOO_FEW_STEPS.remedy == "start lower (start_lr=1e-9), or raise num_steps to 100"
+
+
+@pytest.mark.parametrize("number", [np.int64(32), torch.tensor(32)])
+def test_a_batch_size_of_another_kind_becomes_a_plain_number(number):
+    result = replace(FOUND, settings=(("optimizer", "SGD"), ("batch_size", 64)))
+    again = result.scaled(batch_size=number)
+    assert (type(again.max_lr), type(dict(again.settings)["batch_size"])) == (float, int)
+    assert again == result.scaled(batch_size=32)
+    json.dumps(again.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("measured", "batch_size", "message"),
+    [
+        (
+            64,
+            10**5000,
+            "batch_size must be within a factor of 4 of the measured 64, with SGD or an optimizer of Adam's kind, "
+            "got an int of 16610 bits with SGD; measure again with lr_find",
+        ),
+        (
+            None,
+            64,
+            "batch_size must be compared with that of the test, got 64 after batches that do not say how many samples "
+            "they have; measure again with lr_find on batches of that size",
+        ),
+    ],
+    ids=["far too large", "never measured"],
+)
+def test_a_batch_size_that_cannot_be_reached_is_refused(measured, batch_size, message):
+    with pytest.raises(SuggestionError) as caught:
+        replace(FOUND, settings=(("optimizer", "SGD"), ("batch_size", measured))).scaled(batch_size=batch_size)
+    assert str(caught.value) == message
+
+
+def test_the_picture_of_a_refusal_says_why():
+    refused = replace(FOUND, refusal=Refusal.UNRELATED, max_lr=None, interval=None, max_lrs=None)
+    chart = refused.section().charts[0]
+    reason = "nothing was learned that links the targets to the inputs"
+    assert (chart.title, chart.caption) == (f"Loss against learning rate: {reason}", f"No learning rate: {reason}.")
+    assert FOUND.section().charts[0].title == "Loss against learning rate"

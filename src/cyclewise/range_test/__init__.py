@@ -2,7 +2,8 @@
 
 from cyclewise.range_test.curve import Curve
 from cyclewise.range_test.find import check_options, lr_find, lr_find_by_step, usual_options
-from cyclewise.range_test.result import RangeTest, Refusal, StopReason
+from cyclewise.range_test.refusal import Refusal, StopReason
+from cyclewise.range_test.result import RangeTest
 
 __all__ = [
     "Curve",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclewise.errors import ArgumentError
 from cyclewise.range_test import readings
 
 
@@ -28,6 +29,15 @@ class Curve:
             array = np.array(getattr(self, name), dtype=np.float64)
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if self.lr.ndim != 1 or self.lr.shape != self.loss.shape:
+            raise ArgumentError(
+                f"loss must be one number for each of the rates in lr, got shapes {self.loss.shape} and "
+                f"{self.lr.shape}; pass two lists of the same length"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is to be read-only too.
+        return Curve, (self.lr, self.loss)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Curve):

@@ -4,7 +4,7 @@ import numpy as np
 
 from cyclewise.range_test import readings
 from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, FEWEST_DEVIATIONS
-from cyclewise.range_test.result import Refusal, StopReason
+from cyclewise.range_test.refusal import Refusal, StopReason
 from cyclewise.range_test.sweep import Sweeps
 
 _SOME_DEVIATIONS = 1.0

@@ -141,10 +141,11 @@ def _exchanged(loss: Tensor, others: list[Tensor]) -> Exchanged:
 def _untouched(loss_fn: Any) -> Iterator[None]:
     """Give back the random numbers that a loss draws, and what it counts and keeps: they are those of true targets."""
     generator = torch.get_rng_state()
-    modules = list(loss_fn.modules()) if isinstance(loss_fn, nn.Module) else []
+    owner = getattr(loss_fn, "__self__", loss_fn)
+    modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
     counters = [
         (vars(part), name, value)
-        for part in (modules or [loss_fn])
+        for part in (modules or [owner])
         for name, value in getattr(part, "__dict__", {}).items()
         if isinstance(value, (int, float))
     ]

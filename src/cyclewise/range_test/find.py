@@ -18,12 +18,13 @@ from cyclewise.range_test.checks import check, check_groups, check_numbers, chec
 from cyclewise.range_test.curve import Curve, finite
 from cyclewise.range_test.doubt import is_unclear, link, refuse, starts_too_high
 from cyclewise.range_test.readings import destroyed, read
-from cyclewise.range_test.result import RangeTest, Refusal, StopReason
+from cyclewise.range_test.refusal import Refusal, StopReason
+from cyclewise.range_test.result import RangeTest
 from cyclewise.range_test.suggest import suggest
 from cyclewise.range_test.sweep import Range, Sweeps, run_sweeps, shares
 from cyclewise.range_test.trial import Trial
 from cyclewise.state import preserve
-from cyclewise.stepping import LossFunction, Step
+from cyclewise.stepping import LossFunction, Step, unwrapped
 
 
 def lr_find(
@@ -134,6 +135,7 @@ def lr_find_by_step(
 
     All other arguments, the result and the errors are those of :func:`lr_find`.
     """
+    check_precision(None, None, also)
     check_loader(train_loader, name="train_loader")
     if valid_loader is not None:
         check_loader(valid_loader, name="valid_loader")
@@ -191,12 +193,14 @@ def _find(
         "accumulation_steps": 1 if step is None else step.accumulation_steps,
         "autocast_dtype": None if step is None or step.autocast_dtype is None else str(step.autocast_dtype),
         "seed": int(seed),
-        "optimizer": type(optimizer).__name__,
+        "optimizer": type(unwrapped(optimizer)).__name__,
         "batches": "train_loader" if valid_loader is None else "valid_loader",
     }
     limits = Range(start_lr, end_lr, sweep)
     with (
         preserve(model, optimizer, *also, data=(train_loader, valid_loader)) as snapshot,
+        # A loss that is not a number ends a sweep; it is no reason to raise.
+        torch.autograd.set_detect_anomaly(False),
         progress_bar("range test", int(num_steps), progress) as bar,
     ):
         trial = Trial(model, optimizer, update, evaluate, step, snapshot, int(seed))

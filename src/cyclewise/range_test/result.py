@@ -3,85 +3,25 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cyclewise._validation import one_of, reading_record, whole
-from cyclewise.drawing import Band, Chart, Line, Mark, Section
+from cyclewise._validation import one_of, reading_record, shown, whole
+from cyclewise.drawing import Section
 from cyclewise.errors import SuggestionError
 from cyclewise.policies import Constant, OneCycle, Policy
 from cyclewise.range_test import readings
+from cyclewise.range_test.chart import chart
 from cyclewise.range_test.curve import Curve, finite
+from cyclewise.range_test.refusal import Refusal, StopReason, explain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _VERSION = 4
 # How the rate goes with the batch size.
-_POWERS = {"SGD": 1.0, **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop"), 0.5)}
-
-
-class StopReason(Enum):
-    """Why the sweep ended."""
-
-    COMPLETED = "completed"
-    DIVERGED = "diverged"
-    NONFINITE = "loss not finite"
-    NOT_STARTED = "not started"
-
-
-class Refusal(Enum):
-    """Why there is no learning rate to give, and what to do about it.
-
-    >>> print(Refusal.NO_IMPROVEMENT.remedy)
-    check that the targets belong to the inputs and that the optimizer owns the model's parameters; if they do, give the
-    sweep more steps (num_steps=300) or larger batches, and higher rates where end_lr bounds them
-    """
-
-    FROZEN = "no parameter requires a gradient"
-    NONFINITE_START = "the loss or its gradient is not finite before any training"
-    ZERO_GRADIENT = "all gradients are zero"
-    NO_IMPROVEMENT = "no rate lowered the loss by more than its noise"
-    UNRELATED = "nothing was learned that links the targets to the inputs"
-    TOO_FEW_STEPS = "the sweep ended after too few steps to read a curve"
-    STILL_FALLING = "the loss was still falling at the highest rate"
-    STARTS_TOO_HIGH = "the lowest rate that was tried is too high already"
-    NOISY = "the loss of one and the same batch varies more than any rate lowered it"
-
-    @property
-    def remedy(self) -> str:
-        """What to do about it."""
-        return _REMEDIES[self]
-
-
-_REMEDIES = {
-    Refusal.FROZEN: "call requires_grad_(True) on what should be trained, or give the optimizer those parameters",
-    Refusal.NONFINITE_START: (
-        "look for NaN or infinity in the inputs, the targets, the initial weights and the gradients (a root or a "
-        "logarithm of 0)"
-    ),
-    Refusal.ZERO_GRADIENT: (
-        "look for dead units, a detached output or a constant loss: no rate can move parameters without a gradient"
-    ),
-    Refusal.NO_IMPROVEMENT: (
-        "check that the targets belong to the inputs and that the optimizer owns the model's parameters; "
-        "if they do, give the sweep more steps (num_steps=300) or larger batches, and higher rates where end_lr bounds "
-        "them"
-    ),
-    Refusal.UNRELATED: (
-        "check that the targets belong to the inputs (a shuffle of one but not of the other?); "
-        "if they do, the first steps don't show it (a plateau at the start?): raise num_steps to 300 or more, "
-        "or train a little at a low rate and test from there"
-    ),
-    Refusal.TOO_FEW_STEPS: "start lower (start_lr=1e-9), or raise num_steps to 100",
-    Refusal.STILL_FALLING: "sweep further up: raise end_lr by a factor of 100",
-    Refusal.STARTS_TOO_HIGH: "start lower: divide start_lr by 1000, or leave it out to have it found",
-    Refusal.NOISY: (
-        "average each step's loss over more samples or draws: larger batches, accumulation_steps=16, "
-        "or a loss that draws more often"
-    ),
+_POWERS = {
+    **dict.fromkeys(("SGD", "VelocitySGD"), 1.0),
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop"), 0.5),
 }
 
 
@@ -174,7 +114,7 @@ class RangeTest:
         curve = self._slowest()
         reading = curve.read()
         if reading is None or not reading.falls:
-            reason = _UNCLEAR if self.refusal is None else _explain(self.refusal)
+            reason = _UNCLEAR if self.refusal is None else explain(self.refusal)
             raise SuggestionError(f"name must be a reading of a curve that falls, got {name!r}; {reason}")
         return readings.READINGS[name](curve.lr, readings.first_valley(reading))
 
@@ -189,7 +129,7 @@ class RangeTest:
             UserWarning: the parameter groups have different rates, which one policy for all would make alike.
         """
         if self.max_lr is None:
-            raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
+            raise SuggestionError(explain(self.refusal or Refusal.NO_IMPROVEMENT))
         if len(set(self.max_lrs or ())) > 1:
             warnings.warn(
                 f"policy() is that of the fastest group alone, the groups have {self.max_lrs}; "
@@ -209,7 +149,7 @@ class RangeTest:
             PolicyError: `total_steps` is not a whole number of at least 1.
         """
         if self.max_lr is None or self.max_lrs is None:
-            raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
+            raise SuggestionError(explain(self.refusal or Refusal.NO_IMPROVEMENT))
         return [
             OneCycle(max_lr=rate, total_steps=total_steps, pct_start=0.25)
             if rate > 0.0
@@ -227,24 +167,29 @@ class RangeTest:
         goes along, for a run of as many epochs.
 
         Args:
-            batch_size: samples per optimizer update, accumulation included.
+            batch_size: samples per optimizer update, accumulation and all ranks included.
 
         Raises:
             SuggestionError: there is no rate, or the rule does not reach that far: the message says to measure again.
             ArgumentError: `batch_size` is not a whole number of at least 1.
         """
-        whole("batch_size", batch_size, minimum=1, way_out="pass the samples per update")
+        batch_size = whole("batch_size", batch_size, minimum=1, way_out="pass the samples per update")
         if self.max_lr is None or self.interval is None or self.max_lrs is None:
-            raise SuggestionError(_explain(self.refusal or Refusal.NO_IMPROVEMENT))
+            raise SuggestionError(explain(self.refusal or Refusal.NO_IMPROVEMENT))
         settings = dict(self.settings)
         # From what was measured, not from what the rule has made of it before.
         measured = settings.setdefault("measured_batch_size", settings.get("batch_size"))
         measured_lr, optimizer = settings.setdefault("measured_max_lr", self.max_lr), str(settings.get("optimizer"))
         power = _POWERS.get(optimizer)
-        if measured is None or power is None or not measured / 4 <= batch_size <= 4 * measured:
+        if measured is None:
+            raise SuggestionError(
+                f"batch_size must be compared with that of the test, got {shown(batch_size)} after batches that do not "
+                "say how many samples they have; measure again with lr_find on batches of that size"
+            )
+        if power is None or not measured <= 4 * batch_size <= 16 * measured:
             raise SuggestionError(
                 f"batch_size must be within a factor of 4 of the measured {measured}, with SGD or an optimizer of "
-                f"Adam's kind, got {batch_size!r} with {optimizer}; measure again with lr_find"
+                f"Adam's kind, got {shown(batch_size)} with {optimizer}; measure again with lr_find"
             )
         factor = (batch_size / measured) ** power
         curve = self._slowest()
@@ -302,22 +247,31 @@ class RangeTest:
             ArgumentError: the values describe no range test of this version.
         """
         with reading_record(values, "RangeTest", _VERSION):
-            return cls(
+            result = cls(
                 curve=Curve.from_dict(values["curve"]),
                 close_ups=tuple(Curve.from_dict(curve) for curve in values["close_ups"]),
                 stop_reason=StopReason[values["stop_reason"]],
                 refusal=None if values["refusal"] is None else Refusal[values["refusal"]],
-                max_lr=values["max_lr"],
-                interval=None if values["interval"] is None else tuple(values["interval"]),
-                max_lrs=None if values["max_lrs"] is None else tuple(values["max_lrs"]),
+                max_lr=_number(values["max_lr"]),
+                interval=_interval(values["interval"]),
+                max_lrs=None if values["max_lrs"] is None else tuple(map(float, values["max_lrs"])),
                 num_steps=values["num_steps"],
                 num_evaluations=values["num_evaluations"],
-                improvement=values["improvement"],
-                link=values["link"],
+                improvement=_number(values["improvement"]),
+                link=_number(values["link"]),
                 related=values["related"],
-                overfit_lr=values["overfit_lr"],
+                overfit_lr=_number(values["overfit_lr"]),
                 settings=tuple(values["settings"].items()),
             )
+            result._check_parts()
+        return result
+
+    def _check_parts(self) -> None:
+        rates = (self.max_lr, self.interval, self.max_lrs)
+        if any((rate is None) is not (self.max_lr is None) for rate in rates):
+            raise ValueError("max_lr, interval and max_lrs come together")
+        if self.max_lr is not None and (self.refusal is not None or len(self._slowest().lr) < readings.FEWEST_POINTS):
+            raise ValueError("max_lr comes with a curve and without a refusal")
 
     def section(self) -> Section:
         """Return this record's part of a report."""
@@ -336,7 +290,7 @@ class RangeTest:
         return Section(
             title="Learning-rate range test",
             conclusion=conclusion,
-            charts=(self._chart(),),
+            charts=(chart(self),),
             settings={name: str(value) for name, value in self.settings},
         )
 
@@ -344,7 +298,7 @@ class RangeTest:
         """Draw loss against rate (log axis), with the suggestion and its interval, as a matplotlib figure."""
         from cyclewise.drawing.figure import draw
 
-        return draw([self._chart()])
+        return draw([chart(self)])
 
     def _repr_html_(self) -> str:
         from cyclewise.drawing.html import fragment
@@ -354,43 +308,17 @@ class RangeTest:
     def _slowest(self) -> Curve:
         return next(reversed((self.curve, *self.close_ups))).usable()
 
-    def _chart(self) -> Chart:
-        whole, slow = self.curve.usable(), self._slowest()
-        lines = [Line("first sweep", whole.lr.tolist(), whole.loss.tolist(), role="muted", points=True)]
-        if len(self.close_ups) > 1:
-            middle = self.close_ups[0].usable()
-            lines.append(Line("second sweep, closer", middle.lr.tolist(), middle.loss.tolist(), role="muted"))
-        limits = None
-        if len(slow.lr) >= readings.FEWEST_POINTS:
-            reading = readings.read(slow.lr, slow.loss)
-            if self.close_ups:
-                lines.append(Line("last sweep, closest", slow.lr.tolist(), slow.loss.tolist(), points=True))
-            lines.append(Line("last sweep, smoothed", slow.lr.tolist(), reading.smooth.tolist()))
-            # The blow-up at the end may be a million times higher than what there is to see.
-            low, high = float(np.min(slow.loss)), max(reading.start, float(np.median(whole.loss[:8])))
-            margin = max(high - low, 3.0 * reading.noise, 1e-9 * abs(high))
-            limits = (low - 0.1 * margin, high + 0.65 * margin)
-        return Chart(
-            title="Loss against learning rate",
-            x_label="learning rate (log scale)",
-            y_label="loss (before each update)",
-            lines=lines,
-            bands=() if self.interval is None else (Band("interval of max_lr", *self.interval),),
-            marks=() if self.max_lr is None else (Mark(f"max_lr {self.max_lr:.2g}", self.max_lr),),
-            x_log=True,
-            y_limits=limits,
-            caption=(
-                "The rate to use lies in the last sweep's first valley, left of its lowest point."
-                if self.max_lr is None or self.is_clear
-                else "No valley is deeper than the noise: the rate to use lies left of where the losses rise."
-            ),
-            empty=f"no learning rate: {(self.refusal or Refusal.NO_IMPROVEMENT).value}",
-        )
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _interval(values: Any) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    low, high = map(float, values)
+    return low, high
 
 
 def _ended(reason: StopReason) -> str:
     return reason.value if reason is StopReason.NOT_STARTED else f"stopped: {reason.value}"
-
-
-def _explain(refusal: Refusal) -> str:
-    return f"there is no learning rate to give: {refusal.value}; {refusal.remedy}"

@@ -20,7 +20,7 @@ from cyclewise.range_test.divergence import Divergence
 from cyclewise.range_test.first_sweep import lost_at, steps_per_pass
 from cyclewise.range_test.looks import CERTAIN_DEVIATIONS, HeldOut, Looks
 from cyclewise.range_test.overfitting import Course
-from cyclewise.range_test.result import Refusal, StopReason
+from cyclewise.range_test.refusal import Refusal, StopReason
 from cyclewise.range_test.suggest import USUAL_STEPS
 from cyclewise.range_test.trial import Trial
 from cyclewise.range_test.visits import Visits
@@ -279,13 +279,16 @@ def _last_range(
 
 def _first_range(trial: Trial, limits: Range) -> tuple[float, float] | Refusal:
     rate = limits.start_lr or _GUESS
-    for _ in range(5):
+    for attempt in range(5):
         trial.reset()
         unit = trial.unit_rate(rate)
+        if attempt == 0 and unit == 0.0 and not trial.has_zero_gradient():
+            # Some only look at the gradients in their first step.
+            unit = trial.unit_rate(rate)
         if math.isfinite(unit) and (unit > 0.0 or trial.has_zero_gradient()):
             break
         # It broke the model; or it moved nothing by more than rounding, where gradients are very small.
-        rate *= 1e-4 if math.isinf(unit) else 1e4
+        rate = 1e-4 * rate if math.isinf(unit) else max(1e4 * rate, _GUESS)
     for _ in range(_MOST_WITHOUT_GRADIENT - 1):
         if math.isinf(unit) or not trial.has_zero_gradient():
             break

@@ -6,6 +6,7 @@ from typing import Any
 from torch.optim import Adagrad, Optimizer
 
 from cyclewise.range_test.pace import Pace, pace_of, steady
+from cyclewise.stepping import unwrapped
 
 _HIGHEST_MOMENTUM = 0.99
 
@@ -43,8 +44,10 @@ def traits_of(optimizer: Optimizer, group: dict[str, Any]) -> Traits:
         >>> round(traits.memory, 6), traits.has_momentum, traits.divides_by_size
         (10.0, True, False)
     """
-    momentum = float(group.get("momentum", 0.0))
-    averaged = float(group["betas"][0]) if "betas" in group and "momentum" not in group else momentum
+    optimizer = unwrapped(optimizer)
+    # Some have these and do without: None.
+    momentum, betas = float(group.get("momentum") or 0.0), group.get("betas") or (None,)
+    averaged = float(betas[0] or 0.0) if "momentum" not in group else momentum
     return Traits(
         memory=1.0 / (1.0 - min(averaged, _HIGHEST_MOMENTUM)),
         has_momentum=momentum > 0.0,

@@ -125,6 +125,7 @@ class Trial:
             after how many steps the same batches are taken again.
         """
         self._snapshot.restore()
+        torch.clear_autocast_cache()
         seed_everything(self._seed)
         if self._step is None:
             self.model.train()
@@ -154,6 +155,8 @@ class Trial:
                 seen = self._evaluate(copied(self.held_out[0]))
         with comparing(self._step if self.compares_targets else None) as compared, self._watching_gradients():
             loss = self._update(batches)
+        # In an autocast block of the caller's, torch would go on with the weights before the update.
+        torch.clear_autocast_cache()
         self.num_updates += 1
         gap, variance = (compared[0].gap, compared[0].variance) if compared else (math.nan, math.nan)
         # A held-out loss may still be finite where the training loss is not: both count.
@@ -307,11 +310,9 @@ class Trial:
         return related > 0.5 if known == 1.0 else None
 
     def batch_size(self) -> int | None:
-        """Return the samples per update on this rank; None where a batch does not say how many it has."""
-        batch = self._batches[0]
-        if not isinstance(batch, (tuple, list)) or not isinstance(batch[-1], Tensor) or batch[-1].ndim == 0:
-            return None
-        return len(batch[-1]) * self._per_step
+        """Return the samples per update over all ranks; None where a batch does not say how many it has."""
+        count = num_samples(self._batches[0])
+        return self._over_ranks(math.nan if count is None else count * self._per_step)
 
     def is_frozen(self) -> bool:
         """Return whether no parameter of the optimizer requires a gradient."""
@@ -345,8 +346,11 @@ class Trial:
     def _whole_set(self, ended: bool) -> int | None:
         """Return how many training samples there are on all ranks, if one pass was seen to its end."""
         counts = [num_samples(batch) for batch in self._batches] if ended else [None]
-        total = sum(math.nan if count is None else count for count in counts)
-        total = float(sum_over_ranks(torch.tensor(total, device=self._device)))
+        return self._over_ranks(sum(math.nan if count is None else count for count in counts))
+
+    def _over_ranks(self, count: float) -> int | None:
+        # Of one type on all ranks, whether or not theirs is known.
+        total = float(sum_over_ranks(torch.tensor(count, dtype=torch.float32, device=self._device)))
         return int(total) if math.isfinite(total) else None
 
     def _length(self, train_loader: Any, ended: bool) -> float | None:
@@ -380,6 +384,8 @@ def _sample(parameter: Tensor) -> Tensor:
 
 def _ratios(optimizer: Optimizer) -> Sequence[float]:
     rates = read_rates(optimizer)
+    if not any(rates):  # a scheduler's warm-up has not begun yet
+        rates = [float(group.get("initial_lr", 0.0)) for group in optimizer.param_groups]
     fastest = max(rates, default=0.0)
     return [rate / fastest for rate in rates] if fastest > 0 else [1.0] * len(rates)
 

@@ -18,7 +18,7 @@ from cyclewise.mismatch import check_loss_fn
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, check_options, lr_find_by_step
-from cyclewise.stepping import LossFunction, Step, device_of
+from cyclewise.stepping import LossFunction, Step, device_of, unwrapped
 from cyclewise.training import decay, saving
 from cyclewise.training.callbacks import Callback, check_callbacks, end_all, overriding
 from cyclewise.training.calls import Calls, as_policies, as_text
@@ -126,9 +126,8 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
             self.runtime.shard(self.data.train_loader, is_even=True),
             self.runtime.shard(self.data.valid_loader, is_even=False),
         )
-        prepared = getattr(optimizer, "optimizer", None)  # as Accelerate's prepare() wraps it
         self.optimizer = make_optimizer(
-            prepared if isinstance(prepared, Optimizer) else optimizer,
+            unwrapped(optimizer),
             self.model,
             check_layer_groups(layer_groups, self.model),
         )
