@@ -89,7 +89,8 @@ def check_loader(loader: Any, *, name: str) -> None:
     if hasattr(loader, "__next__"):
         raise ArgumentTypeError(
             f"{name} must be iterable more than once, got the one-shot iterator {type(loader).__name__}, "
-            "whose batches would be lost; pass the loader itself, or list(...) of a few batches"
+            "whose batches would be lost; pass the loader itself, with an __iter__ that makes a new iterator, or "
+            "list(...) of a few batches"
         )
     if isinstance(loader, DataLoader):
         for part in ("batch_sampler", "sampler"):

@@ -5,6 +5,7 @@ a note; one of torch's own losses, which often name neither shape nor type, beco
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -136,7 +137,9 @@ def add_note(error: Exception, text: str) -> None:
     """Add a note to an exception that passes through unchanged, once; Python 3.10 has no notes."""
     # One and the same object may be raised again and again.
     if hasattr(error, "add_note") and text not in getattr(error, "__notes__", ()):
-        error.add_note(text)
+        # Nothing that goes wrong here may take its place.
+        with suppress(Exception):
+            error.add_note(text)
 
 
 def scalar(loss: Any) -> Tensor:
@@ -146,8 +149,12 @@ def scalar(loss: Any) -> Tensor:
         ArgumentError: it is no tensor, or one of several numbers.
     """
     if not isinstance(loss, Tensor) or (loss.ndim and loss.numel() != 1):
-        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else describe(loss)
-        raise ArgumentError(f'loss_fn must return a scalar tensor, got {got}; average it, for example reduction="mean"')
+        is_tensor = isinstance(loss, Tensor)
+        got = f"a tensor of shape {tuple(loss.shape)}" if is_tensor else describe(loss)
+        way_out = (
+            'average it, for example reduction="mean"' if is_tensor else "return the loss alone, and not its .item()"
+        )
+        raise ArgumentError(f"loss_fn must return a scalar tensor, got {got}; {way_out}")
     return loss.reshape(()) if loss.ndim else loss
 
 

@@ -123,7 +123,7 @@ def test_a_refusal_gives_nothing_and_says_why():
     assert str(caught.value) == (
         "there is no learning rate to give: the loss or its gradient is not finite before any training; "
         "look for NaN or infinity in the inputs, the targets, the initial weights and the gradients (a root or a "
-        "logarithm of 0)"
+        "logarithm of 0), and for batches of which all targets are left out: their mean loss is none"
     )
     with pytest.raises(SuggestionError, match="name must be a reading of a curve that falls, got 'valley'"):
         REFUSED.reading("valley")

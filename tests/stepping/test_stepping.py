@@ -65,6 +65,10 @@ def test_dict_batches_bring_their_own_loss_or_take_a_function():
             'average it, for example reduction="mean"',
         ),
         (
+            lambda: batch_loss(Adder(), lambda o, t: 0.5, (torch.ones(2), torch.zeros(2))),
+            "loss_fn must return a scalar tensor, got float 0.5; return the loss alone, and not its .item()",
+        ),
+        (
             lambda: batch_loss(Adder(), None, (torch.ones(2), torch.zeros(2))),
             "loss_fn must be a function for batches of (inputs, targets), got None; "
             "pass for example torch.nn.functional.cross_entropy",
@@ -94,7 +98,8 @@ def test_impossible_values_are_refused_with_a_way_out(call, message):
         (
             lambda: Batches(iter([1])),
             "train_loader must be iterable more than once, got the one-shot iterator list_iterator, "
-            "whose batches would be lost; pass the loader itself, or list(...) of a few batches",
+            "whose batches would be lost; pass the loader itself, with an __iter__ that makes a new "
+            "iterator, or list(...) of a few batches",
         ),
         (
             lambda: Batches(3),

@@ -170,7 +170,8 @@ def line(states=(WEIGHT,), parts=None):
          "got one without targets; use predict()"),
         (lambda: line().evaluate(iter([LINE])), cw.ArgumentTypeError,
          "loader must be iterable more than once, got the one-shot iterator list_iterator, "
-         "whose batches would be lost; pass the loader itself, or list(...) of a few batches"),
+         "whose batches would be lost; pass the loader itself, with an __iter__ that makes a new "
+            "iterator, or list(...) of a few batches"),
         (lambda: line().predict(torch.tensor(1.0)), cw.ArgumentError,
          "inputs_or_loader must be inputs whose first dimension counts the same samples, at least one, "
          "got shapes [()]; for a single sample pass sample[None]"),

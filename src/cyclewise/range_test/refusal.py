@@ -40,7 +40,7 @@ _REMEDIES = {
     Refusal.FROZEN: "call requires_grad_(True) on what should be trained, or give the optimizer those parameters",
     Refusal.NONFINITE_START: (
         "look for NaN or infinity in the inputs, the targets, the initial weights and the gradients (a root or a "
-        "logarithm of 0)"
+        "logarithm of 0), and for batches of which all targets are left out: their mean loss is none"
     ),
     Refusal.ZERO_GRADIENT: (
         "look for dead units, a detached output or a constant loss: no rate can move parameters without a gradient"

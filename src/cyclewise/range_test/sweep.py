@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cyclewise.mismatch import add_note
 from cyclewise.progress import Bar
 from cyclewise.range_test import readings
 from cyclewise.range_test.beginnings import FEWEST_STEPS_TO_UNLINK, Beginning, LeftBehind, Raised, Unlinked
@@ -324,7 +325,15 @@ def _run(
     for i, rate in enumerate(rates):
         if looking is not None and trial.held_out and looking.is_wanted(i, len(rates)):
             looking.seen.append(trial.look(rate))
-        loss = trial.train(rate)
+        try:
+            loss = trial.train(rate)
+        except Exception as error:
+            # What is the matter with the very first step is not the rate.
+            if i:
+                add_note(
+                    error, f"raised at step {i} of a sweep, lr={rate:.2g}; where it is the rate's doing, pass end_lr="
+                )
+            raise
         lrs.append(rate)
         losses.append(loss)
         if seen.course is not None:
