@@ -71,7 +71,20 @@ def test_the_state_of_an_optimizer_of_ones_own_is_left_alone(state):
     assert pace_of(Own([torch.zeros(1, requires_grad=True)])) is steady
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+@pytest.mark.parametrize("alpha", [0.9, 0.99, 0.999])
+def test_rmsprop_takes_what_torch_takes_and_goes_on_from_the_steps_that_it_made(alpha):
+    moved, optimizer = moves(torch.optim.RMSprop, 400, alpha=alpha, eps=0.0)
+    fresh = pace_of(torch.optim.RMSprop([torch.zeros(1, requires_grad=True)], alpha=alpha))
+    assert [fresh(step) for step in (1, 40, 400)] == pytest.approx([moved[i] for i in (0, 39, 399)], rel=1e-6)
+    assert pace_of(optimizer)(1) == pytest.approx(moved[399], rel=5e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_rmsprop_without_an_average_is_steady(alpha):
+    assert pace_of(torch.optim.RMSprop([torch.zeros(1, requires_grad=True)], alpha=alpha)) is steady
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
 def test_the_others_take_what_they_are_given(kind):
     assert pace_of(kind([torch.zeros(1, requires_grad=True)], lr=0.1)) is steady
 

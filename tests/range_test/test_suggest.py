@@ -56,6 +56,17 @@ def test_momentum_leaves_a_larger_margin_and_so_do_averages():
     assert adam / sgd == pytest.approx(10 ** (0.12 - 0.015))
 
 
+@pytest.mark.parametrize(("num_samples", "ratio"), [(None, 2.0), (5000, 2.0), (100, 1.0)])
+def test_what_an_optimizer_took_at_the_edge_counts_unless_samples_are_few(num_samples, ratio):
+    reading = readings.read(RATES, curve(1e-3, edge=1e-2))
+    halving = Traits(pace=lambda step: 2.0 if step <= len(RATES) else 1.0)
+    peaks = [
+        suggest.suggest(RATES, reading, traits, num_samples=num_samples, total_steps=10 * len(RATES))[0]
+        for traits in (halving, Traits())
+    ]
+    assert peaks[0] / peaks[1] == pytest.approx(ratio)
+
+
 @pytest.mark.parametrize(
     ("optimizer_class", "options", "expected"),
     [

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch.optim import Adagrad, Optimizer, RAdam
+from torch.optim import Adagrad, Optimizer, RAdam, RMSprop
 
 # RAdam divides by the size of the gradients where their average is longer than so many steps.
 _SHORTEST = 5.0
@@ -26,10 +26,12 @@ def pace_of(optimizer: Optimizer, group: dict[str, Any] | None = None) -> Pace:
 
     Adagrad divides by the root of all squared gradients so far: one over the root of the steps, where those keep their
     size and it began with none (Duchi et al. 2011). RAdam multiplies by the rectification of arXiv:1908.03265,
-    algorithm 2, and begins at less than a tenth of its rate. What has made steps already goes on from there.
+    algorithm 2, and begins at less than a tenth of its rate. RMSprop divides by the root of an average of squares that
+    begins at nothing, and begins at ten times its rate (Adam's correction for that, arXiv:1412.6980, section 3, is what
+    it lacks). What has made steps already goes on from there.
 
     Args:
-        optimizer: torch's Adagrad or RAdam, or of a class made from them; all others are steady.
+        optimizer: torch's Adagrad, RAdam or RMSprop, or of a class made from them; all others are steady.
         group: the parameter group that is asked about; None: the first.
 
     Example:
@@ -48,6 +50,9 @@ def pace_of(optimizer: Optimizer, group: dict[str, Any] | None = None) -> Pace:
     if isinstance(optimizer, RAdam):
         before, beta = _steps_so_far(optimizer, group), float(group["betas"][1])
         return lambda step: _rectification(before + step, beta)
+    if isinstance(optimizer, RMSprop) and 0.0 < group["alpha"] < 1.0:
+        before, alpha = _steps_so_far(optimizer, group), float(group["alpha"])
+        return lambda step: (1.0 - alpha ** (before + step)) ** -0.5
     return steady
 
 

@@ -72,7 +72,8 @@ def suggest(
     learned them yet: there the edge is the first rate at which 95 % of the fall have happened.
 
     An optimizer may take another share of its rate in the middle of a run than at the edge of the sweep: the peak goes
-    up by as much as it slows down by itself, and down by as much as it begins slowly.
+    up by as much as it slows down by itself, and down by as much as it begins slowly. Not where samples are few: how
+    far a sweep has come is not what it took at its last step.
 
     Where the curve does not fall by more than its noise, its lowest point is chance. What every sweep still shows is
     the rate from which its loss stays above the start, more than a decade too high: the middle of the peak above and of
@@ -104,7 +105,7 @@ def suggest(
     def below(edge: float, lag_in_steps: float) -> float:
         taken_back = 0.0 if traits.sums_squares else _decades_per_step(lr) * lag_in_steps
         step = 1 + int(np.searchsorted(lr, edge))
-        slowed_down = traits.pace(step) / traits.pace((total_steps or USUAL_STEPS) / 2)
+        slowed_down = 1.0 if are_few(num_samples) else traits.pace(step) / traits.pace((total_steps or USUAL_STEPS) / 2)
         return edge * math.pow(10.0, -margin - taken_back) * slowed_down
 
     peak = below(edge, lag_in_steps)
