@@ -86,12 +86,19 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Display(*columns, console=Console(stderr=True)) as display:
+    # What the caller prints goes above the bar at a terminal alone: into a file or a pipe it was sent by its owner.
+    with Display(*columns, console=Console(stderr=True), redirect_stdout=_is_terminal(sys.stdout)) as display:
         yield Bar(display, display.add_task(description, total=total, note=""))
 
 
 def _is_live() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _is_terminal(stream: Any) -> bool:
+    # A stand-in for a stream may only write and flush, and a program without a console has None.
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and bool(isatty())
 
 
 def check_progress(progress: Any) -> None:

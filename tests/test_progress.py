@@ -1,0 +1,65 @@
+"""Bars on standard error: what else is printed goes where it belongs, and odd streams break nothing."""
+
+import io
+import sys
+
+import pytest
+
+from cyclewise.progress import progress_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Logger:
+    """What a program that logs its output puts in the place of a stream."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def at_a_terminal(monkeypatch):
+    # Called in the test itself: pytest puts its own streams back between a fixture and the test.
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Logger])
+def test_what_is_printed_beside_a_bar_stays_on_a_standard_output_that_is_no_terminal(stream, monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    log = stream()
+    monkeypatch.setattr(sys, "stdout", log)
+    with progress_bar("training", 1) as bar:
+        print("loss 0.5")
+        assert bar.is_shown
+    assert (log.text if stream is Logger else log.getvalue()) == "loss 0.5\n"
+    assert "training" in terminal.getvalue()
+    assert "loss" not in terminal.getvalue()
+
+
+def test_what_is_printed_at_a_terminal_stands_above_the_bar(monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with progress_bar("training", 1):
+        print("loss 0.5")
+    assert "loss 0.5\n" in terminal.getvalue()
+    assert sys.stdout.getvalue() == ""
+
+
+def test_a_program_without_standard_output_has_a_bar(monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", None)
+    with progress_bar("training", 1) as bar:
+        bar.advance()
+    assert "1/1" in terminal.getvalue()
