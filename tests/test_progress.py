@@ -63,3 +63,26 @@ def test_a_program_without_standard_output_has_a_bar(monkeypatch):
     with progress_bar("training", 1) as bar:
         bar.advance()
     assert "1/1" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("kind", [type(None), Logger])
+@pytest.mark.parametrize("progress", ["auto", True])
+def test_a_standard_error_that_is_no_stream_breaks_nothing(kind, progress, monkeypatch):
+    out, stream = Logger(), kind()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar("training", 2, progress) as bar:
+        bar.advance()
+        bar.tell("epoch 1")
+    assert not bar.is_shown
+    assert out.text == ""
+    if stream is not None:
+        assert stream.text == ("training: 2 steps\nepoch 1\n" if progress is True else "")
+
+
+def test_a_closed_standard_error_breaks_nothing(monkeypatch):
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar("training", 2) as bar:
+        assert not bar.is_shown

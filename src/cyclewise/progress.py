@@ -68,7 +68,7 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
         ...     bar.is_shown
         False
     """
-    if not _is_wanted(progress):
+    if not _is_wanted(progress) or sys.stderr is None:
         yield Bar()
         return
     if not _is_live():
@@ -92,13 +92,15 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
 
 
 def _is_live() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return _is_terminal(sys.stderr) or "ipykernel" in sys.modules
 
 
 def _is_terminal(stream: Any) -> bool:
     # A stand-in for a stream may only write and flush, and a program without a console has None.
-    isatty = getattr(stream, "isatty", None)
-    return isatty is not None and bool(isatty())
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # a ValueError where it is closed
+        return False
 
 
 def check_progress(progress: Any) -> None:
