@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+import torch
 
 from cyclewise.progress import progress_bar
 
@@ -86,3 +87,23 @@ def test_a_closed_standard_error_breaks_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     with progress_bar("training", 2) as bar:
         assert not bar.is_shown
+
+
+@pytest.mark.parametrize("progress", ["auto", True])
+@pytest.mark.parametrize(("rank", "size", "shows"), [("0", "2", True), ("1", "2", False), ("1", "1", True)])
+def test_of_the_processes_of_torchrun_the_first_one_has_a_bar(rank, size, shows, progress, monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with progress_bar("training", 2, progress) as bar:
+        bar.tell("epoch 1")
+    assert ("training" in terminal.getvalue()) == ("epoch 1" in terminal.getvalue()) == shows
+
+
+def test_processes_that_have_met_know_their_ranks(monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    with progress_bar("training", 2, True) as bar:
+        bar.tell("epoch 1")
+    assert terminal.getvalue() == ""

@@ -53,6 +53,7 @@ SAME_LAYER = {
     ("policies", "drawing"),
     ("policies", "errors"),
     ("progress", "errors"),
+    ("progress", "ranks"),
     ("experiments", "comparison"),
     ("loaders", "state"),
     ("state", "restorers"),

@@ -1,6 +1,7 @@
 """Progress on standard error: a live bar in terminals and notebooks, nothing in log files and workers unless asked for.
 
-Standard output stays free for results (``--json``). rich is imported when a bar is first drawn.
+Of several processes that run together only the first rank shows it. Standard output stays free for results
+(``--json``). rich is imported when a bar is first drawn.
 """
 
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from cyclewise.errors import ArgumentError
+from cyclewise.ranks import is_first_rank
 
 Progress = Literal["auto"] | bool
 
@@ -57,7 +59,8 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
         description: what is running.
         total: number of steps; None where it is not known.
         progress: True shows it, False doesn't, "auto" shows it where standard error is a terminal or a notebook. Where
-            True meets a standard error that is a file, lines are printed that stay readable there.
+            True meets a standard error that is a file, lines are printed that stay readable there. Ranks other than the
+            first show nothing.
 
     Raises:
         ArgumentError: `progress` is none of these.
@@ -68,7 +71,7 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
         ...     bar.is_shown
         False
     """
-    if not _is_wanted(progress) or sys.stderr is None:
+    if not _is_wanted(progress) or sys.stderr is None or not is_first_rank():
         yield Bar()
         return
     if not _is_live():

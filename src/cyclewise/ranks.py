@@ -1,5 +1,6 @@
 """The ranks of a distributed run: one decision for all of them. Does nothing in a run of one process."""
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -13,6 +14,22 @@ def is_distributed() -> bool:
     """Return whether several processes train together."""
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def is_first_rank() -> bool:
+    """Return whether this process is the one that speaks for all.
+
+    Before the processes have met, what torchrun has set tells.
+
+    Example:
+        >>> is_first_rank()
+        True
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    # A rank alone, as a scheduler of jobs may set one, is no run of several processes.
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def mean_over_ranks(values: Sequence[float], device: torch.device | None = None) -> list[float]:

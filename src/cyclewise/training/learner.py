@@ -215,7 +215,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         A refusal is a record too.
         """
         check_options(options)
-        options.setdefault("progress", self._own_progress)
+        options.setdefault("progress", self.progress)
         record = self.calls.range_test(options)
         if record is None:
             record = lr_find_by_step(self._step(), self.own_data.train_loader, **options)
@@ -309,7 +309,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         try:
             with (
                 interrupts_between_steps() as interrupts,
-                progress_bar("training", run.total_steps, self._own_progress) as bar,
+                progress_bar("training", run.total_steps, self.progress) as bar,
             ):
                 run.train(
                     validate=partial(self._validate_in_fit, callbacks),
@@ -366,10 +366,6 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
             return self._validate()
 
     # -- the step ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _own_progress(self) -> Progress:
-        return self.progress if self.runtime.is_main else False
 
     def _forward(self) -> nn.Module:
         return self.model if self._compiled is None else self._compiled

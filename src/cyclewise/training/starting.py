@@ -79,8 +79,9 @@ class StartMethods(Parts):
     def _peak(self, num_steps: int) -> float:
         test = self.range_test
         if test is None or test.max_lr is None:
-            progress = self.progress if self.runtime.is_main else False
-            test = lr_find_by_step(self._step(), self.own_data.train_loader, total_steps=num_steps, progress=progress)
+            test = lr_find_by_step(
+                self._step(), self.own_data.train_loader, total_steps=num_steps, progress=self.progress
+            )
         if test.max_lr is None:
             reason = "" if test.refusal is None else f": {test.refusal.value}"
             raise SuggestionError(
