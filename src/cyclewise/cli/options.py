@@ -18,7 +18,7 @@ import typer
 from cyclewise.cli import places, tables
 from cyclewise.cli.advice import of_error
 from cyclewise.cli.outcome import exit_status
-from cyclewise.cli.streams import print_error_document, print_text, stdout_to_stderr
+from cyclewise.cli.streams import print_error_document, print_text, speaks, stdout_to_stderr
 
 if TYPE_CHECKING:
     from cyclewise.drawing import Table
@@ -92,7 +92,7 @@ class Output:
 
     def finish(self, values: Mapping[str, Any], records: "Sequence[Reportable]") -> None:
         """Print the JSON document or write the report, as asked for."""
-        if self._html is not None:
+        if self._html is not None and speaks():
             from cyclewise.report import write_html
 
             path = write_html(list(records), self._html)

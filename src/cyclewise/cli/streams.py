@@ -1,6 +1,7 @@
 """What is printed, and standard output kept for the result: what anything else prints goes to standard error.
 
 Python's ``print`` is the smaller part of it. Libraries in C and child processes write to the file descriptor itself.
+Of several processes that torchrun started only the first rank prints results: they are the same on all.
 """
 
 import ctypes
@@ -17,8 +18,22 @@ from cyclewise.cli.characters import fitting
 _OUT, _ERR = 1, 2
 
 
+def speaks() -> bool:
+    """Return whether this process prints results and writes reports: of several ranks the first alone."""
+    if "torch" not in sys.modules and "RANK" not in os.environ:  # one process, and torch would take a second to say so
+        return True
+    from cyclewise.ranks import is_first_rank
+
+    return is_first_rank()
+
+
 def print_text(text: str, *, err: bool = False) -> None:
-    """Print a text, with other signs for those that the stream cannot write; a reader that went is no error."""
+    """Print a text, with other signs for those that the stream cannot write; a reader that went is no error.
+
+    Standard error is every rank's, for what went wrong on it.
+    """
+    if not err and not speaks():
+        return
     stream = sys.stderr if err else sys.stdout
     try:
         typer.echo(fitting(text, getattr(stream, "encoding", None)), err=err)
