@@ -23,6 +23,12 @@ def make_learner(seed):
     return cw.Learner(nn.Linear(4, 2), cw.Data.from_arrays(inputs, inputs[:, 0].gt(0).long(), batch_size=16))
 """
 MEETING = "import torch.distributed as dist\ndist.init_process_group('gloo')\n"
+SLOW_DISK = """
+import time
+import cyclewise.report
+write_html = cyclewise.report.write_html
+cyclewise.report.write_html = lambda *arguments: (time.sleep(2), write_html(*arguments))[1]
+"""
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
@@ -48,17 +54,32 @@ def test_before_the_processes_have_met_their_environment_tells(monkeypatch):
     assert documents[1] == ""
 
 
+def on_two_ranks(folder, *arguments):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
+        sys.executable, "-m", "cyclewise", *arguments, "--json", "--html", "out.html",
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("beginning", ["", MEETING], ids=["the library", "the file"])
 def test_two_ranks_have_one_document_and_one_report(beginning, tmp_path):
     """Whoever brings the processes together."""
     (tmp_path / "train.py").write_text(beginning + LEARNER)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
-        sys.executable, "-m", "cyclewise", "find", "train.py:make_learner", "--json", "--html", "out.html",
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=tmp_path)
+    result = on_two_ranks(tmp_path, "find", "train.py:make_learner")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["record"] == "RangeTest"
     assert result.stderr.count("report: out.html") == 1
+    assert "Learning-rate range test" in (tmp_path / "out.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["find", "fit"])
+def test_a_refusal_on_two_ranks_is_written_down_before_one_of_them_ends_the_other(command, tmp_path):
+    code = LEARNER.replace("torch.randn(256, 4)", "torch.full((256, 4), torch.nan)")
+    (tmp_path / "train.py").write_text(code + SLOW_DISK)
+    result = on_two_ranks(tmp_path, command, "train.py:make_learner")
+    values = json.loads(result.stdout)
+    assert values["refusal" if command == "find" else "error"]
     assert "Learning-rate range test" in (tmp_path / "out.html").read_text()

@@ -18,7 +18,7 @@ import typer
 from cyclewise.cli import places, tables
 from cyclewise.cli.advice import of_error
 from cyclewise.cli.outcome import exit_status
-from cyclewise.cli.streams import print_error_document, print_text, speaks, stdout_to_stderr
+from cyclewise.cli.streams import print_error_document, print_text, speaks, stdout_to_stderr, wait_for_all
 
 if TYPE_CHECKING:
     from cyclewise.drawing import Table
@@ -55,10 +55,14 @@ class Output:
         Args:
             show_traceback: the command's option --traceback; None where it has none.
         """
-        with exit_status(show_traceback=show_traceback, on_error=self._fail):
-            places.check_file(self._option, self._html)
-            with _warnings_as_sentences():
-                yield self
+        try:
+            with exit_status(show_traceback=show_traceback, on_error=self._fail):
+                places.check_file(self._option, self._html)
+                with _warnings_as_sentences():
+                    yield self
+        finally:
+            if self._is_finished:  # what was raised before may be this rank's alone
+                wait_for_all()
 
     @contextmanager
     def quiet_stdout(self) -> Iterator[None]:

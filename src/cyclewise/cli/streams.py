@@ -27,6 +27,14 @@ def speaks() -> bool:
     return is_first_rank()
 
 
+def wait_for_all() -> None:
+    """Wait until every rank has got here: torchrun stops the others when one ends with a status above 0."""
+    if "torch" in sys.modules:
+        from cyclewise.ranks import gathered
+
+        gathered(None)
+
+
 def print_text(text: str, *, err: bool = False) -> None:
     """Print a text, with other signs for those that the stream cannot write; a reader that went is no error.
 
