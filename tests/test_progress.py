@@ -107,3 +107,19 @@ def test_processes_that_have_met_know_their_ranks(monkeypatch):
     with progress_bar("training", 2, True) as bar:
         bar.tell("epoch 1")
     assert terminal.getvalue() == ""
+
+
+def test_a_bar_that_ends_early_is_full(monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    with progress_bar("range test", 100) as bar:
+        bar.move_to(72, "lr 0.1")
+    assert "72/72" in terminal.getvalue()
+
+
+def test_a_bar_that_an_error_ends_says_how_far_it_came(monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    with pytest.raises(KeyboardInterrupt), progress_bar("range test", 100) as bar:
+        bar.move_to(72)
+        raise KeyboardInterrupt
+    assert " 72/100" in terminal.getvalue()
+    assert "72/72" not in terminal.getvalue()

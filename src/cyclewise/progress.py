@@ -91,7 +91,10 @@ def progress_bar(description: str, total: int | None, progress: Progress = "auto
     )
     # What the caller prints goes above the bar at a terminal alone: into a file or a pipe it was sent by its owner.
     with Display(*columns, console=Console(stderr=True), redirect_stdout=_is_terminal(sys.stdout)) as display:
-        yield Bar(display, display.add_task(description, total=total, note=""))
+        task = display.add_task(description, total=total, note="")
+        yield Bar(display, task)
+        # A sweep that diverged, or a fit that was stopped, is done with fewer steps than it might have taken.
+        display.update(task, total=display.tasks[0].completed)
 
 
 def _is_live() -> bool:

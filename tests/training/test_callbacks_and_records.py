@@ -51,6 +51,15 @@ def test_weight_averages_are_validated_and_left_in_the_model():
     assert learn.history.epochs[-1].valid_loss == pytest.approx(learn.evaluate()["loss"])
 
 
+def test_the_bar_of_a_fit_that_was_stopped_has_its_last_step(monkeypatch):
+    moves = []
+    monkeypatch.setattr("cyclewise.progress.Bar.is_shown", True)
+    monkeypatch.setattr("cyclewise.progress.Bar.move_to", lambda bar, completed, note: moves.append((completed, note)))
+    history = make_learner().fit(cw.Constant(lr=0.1, total_steps=500), callbacks=[cw.EarlyStopping(patience=1)])
+    assert history.num_steps < 500
+    assert moves[-1] == (history.num_steps, f"lr 0.1  loss {history.loss[-1]:.4g}")
+
+
 def test_early_stopping_ends_the_fit_at_an_epoch():
     learn = make_learner(metrics={"accuracy": cw.accuracy})
     history = learn.fit(cw.Constant(lr=0.1, total_steps=500),

@@ -126,6 +126,7 @@ class Run:
             try:
                 self._one_pass(on_step_end, interrupts, bar)
                 self.recorder.look()
+                self._show_on(bar)
             except DivergedError as error:
                 self.boundary.leave(for_good=True)
                 self._explain(error)
@@ -177,16 +178,20 @@ class Run:
                 self.num_steps += 1
                 if on_step_end:
                     self._call(on_step_end, self.num_steps - 1, loss)
-                if bar.is_shown and ((now := time.perf_counter()) > next_note or self.num_steps == self.total_steps):
+                if bar.is_shown and (now := time.perf_counter()) > next_note:
                     next_note = now + _SECONDS_PER_NOTE
-                    lr = recorder.policy.lr(self.num_steps - 1)
-                    bar.move_to(self.num_steps, f"lr {lr:.2g}  loss {recorder.last_loss:.4g}")
+                    self._show_on(bar)
             boundary.reach()
             if interrupts.pending or (has_ranks and has_looked):
                 self._act_on(interrupts, has_looked)
             boundary.leave()
             if self.is_over():
                 break
+
+    def _show_on(self, bar: Bar) -> None:
+        if bar.is_shown and self.num_steps:
+            lr = self.recorder.policy.lr(self.num_steps - 1)
+            bar.move_to(self.num_steps, f"lr {lr:.2g}  loss {self.recorder.last_loss:.4g}")
 
     def _call(self, hooks: Sequence[Callable[..., None]], *arguments: Any) -> None:
         rest = iter(hooks)
