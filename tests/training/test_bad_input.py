@@ -234,3 +234,10 @@ def test_predictions_without_targets_and_of_plain_lists():
     assert torch.equal(learn.predict(DataLoader(TensorDataset(INPUTS), batch_size=3)), expected)
     assert torch.equal(learn.predict(INPUTS.tolist()), expected)
     assert torch.equal(learn.predict(INPUTS.numpy().astype("float64")), expected)
+
+
+@pytest.mark.parametrize(("also", "got"), [(5, "int 5"), (None, "NoneType None")])
+def test_what_else_a_range_test_gives_back_must_be_a_list(also, got):
+    with pytest.raises(cw.ArgumentTypeError) as caught:
+        learner().lr_find(also=also)
+    assert str(caught.value) == f"also must be a list of objects, got {got}; pass also=[ema]"

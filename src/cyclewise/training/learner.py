@@ -18,6 +18,7 @@ from cyclewise.mismatch import check_loss_fn
 from cyclewise.policies import Policy
 from cyclewise.progress import Progress, check_progress, progress_bar
 from cyclewise.range_test import RangeTest, check_options, lr_find_by_step
+from cyclewise.range_test.checks import check_precision
 from cyclewise.stepping import LossFunction, Step, device_of, unwrapped
 from cyclewise.training import decay, saving
 from cyclewise.training.callbacks import Callback, check_callbacks, end_all, overriding
@@ -215,6 +216,7 @@ class Learner(FitMethods, LayerMethods, SaveMethods, ScoreMethods, DiagnoseMetho
         A refusal is a record too.
         """
         check_options(options)
+        check_precision(None, None, options.get("also", ()))
         options.setdefault("progress", self.progress)
         record = self.calls.range_test(options)
         if record is None:
