@@ -69,6 +69,20 @@ def test_the_articles_calls():
     assert (learn.history.lr[0], learn.history.lr.max()) == (pytest.approx(0.008), 0.08)
 
 
+def test_the_rates_of_a_range_test_are_those_of_all_its_sweeps():
+    learn = make_learner()
+    found = learn.lr_find()
+    assert found.close_ups
+    rates = [lr for curve in (found.curve, *found.close_ups) for lr in curve.lr]
+    (line,) = learn.sched.plot_lr().axes[0].lines
+    assert line.get_xdata().tolist() == list(range(len(rates)))
+    assert line.get_ydata().tolist() == rates
+    learn.model.requires_grad_(False)
+    assert learn.lr_find().num_steps == 0
+    (text,) = learn.sched.plot_lr().axes[0].texts
+    assert text.get_text() == "no learning rate: no parameter requires a gradient"
+
+
 def test_one_cycle_takes_the_rate_that_was_found():
     learn = make_learner()
     found = learn.lr_find()

@@ -28,6 +28,8 @@ class Sched:
     def plot_lr(self) -> "Figure":
         """Draw the rate over the steps of the last `lr_find` or fit, and the momentum where the policy moves it.
 
+        The sweeps of a range test come one after the other.
+
         Raises:
             ArgumentError: nothing has been run yet.
         """
@@ -35,9 +37,17 @@ class Sched:
 
         if self._history is not None and (self._shows_fit or self._range_test is None):
             return draw(self._history.rate_charts())
-        lr = self._found().curve.lr.tolist()
-        line = Line("rate", list(range(len(lr))), lr)
-        chart = Chart("Learning rate", "step (optimizer updates)", "learning rate (log scale)", [line], y_log=True)
+        found = self._found()
+        lr = [rate for curve in (found.curve, *found.close_ups) for rate in curve.lr.tolist()]
+        reason = "no step was made" if found.refusal is None else f"no learning rate: {found.refusal.value}"
+        chart = Chart(
+            "Learning rate",
+            "step (optimizer updates)",
+            "learning rate (log scale)",
+            [Line("rate", list(range(len(lr))), lr)],
+            y_log=True,
+            empty=reason,
+        )
         return draw([chart])
 
     def plot(self) -> "Figure":
