@@ -64,6 +64,26 @@ def test_rates_between_the_groups():
         learn.fit_one_cycle(1, max_lr=[0.1, 0.2])
 
 
+@pytest.mark.parametrize("fit", [
+    lambda learn, **rates: learn.fit_one_cycle(1, **rates),
+    lambda learn, **rates: learn.fit_sgdr(T_0=1, num_cycles=1, **rates),
+    lambda learn, **rates: learn.fit_cyclical(cyc_len=1, num_cycles=1, **rates),
+])  # fmt: skip
+def test_a_group_that_was_added_after_the_range_test_has_no_rate(fit):
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    groups = [{"params": [model[0].weight], "lr": 0.01}, {"params": [model[2].weight]}]
+    learn = make_learner(model=model, optimizer=torch.optim.SGD(groups, lr=0.1, momentum=0.9))
+    learn.lr_find(num_steps=30)
+    learn.optimizer.add_param_group({"params": [model[2].bias]})
+    with pytest.raises(cw.ArgumentError) as caught:
+        fit(learn)
+    assert str(caught.value) == (
+        "max_lr must have one rate per parameter group (3), got the 2 of the last lr_find, since the groups changed; "
+        "call learn.lr_find() again, or pass max_lr="
+    )
+    assert fit(learn, max_lr=0.01).num_steps == 5
+
+
 def test_the_range_test_keeps_frozen_batch_norm_in_eval_mode():
     learn = grouped()
     learn.freeze(batch_norm="eval")

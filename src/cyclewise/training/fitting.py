@@ -223,7 +223,7 @@ def peaks(max_lr: MaxLR, range_test: RangeTest | None, num_groups: int) -> list[
     """Return the peak rate of each group: as given, or as the range test found them.
 
     Raises:
-        ArgumentError: nothing is given, and there was no range test.
+        ArgumentError: nothing is given, and there was no range test, or one of other groups.
         SuggestionError: nothing is given, and the range test refused.
     """
     if max_lr is not None:
@@ -233,6 +233,12 @@ def peaks(max_lr: MaxLR, range_test: RangeTest | None, num_groups: int) -> list[
     if range_test.max_lrs is None:
         range_test.policy(1)  # raises the refusal with its remedy
         raise SuggestionError("there is no learning rate to give")
+    # Rates that are alike make one policy, which added groups follow.
+    if len(range_test.max_lrs) != num_groups and len(set(range_test.max_lrs)) > 1:
+        raise ArgumentError(
+            f"max_lr must have one rate per parameter group ({num_groups}), got the {len(range_test.max_lrs)} of the "
+            "last lr_find, since the groups changed; call learn.lr_find() again, or pass max_lr="
+        )
     return list(range_test.max_lrs)
 
 
