@@ -40,6 +40,8 @@ def _in_a_command():
         ("leave out store, or max_lr", "leave out store, or --max-lr"),
         ("call max_lr() or wd=1e-4", "call max_lr() or wd=1e-4"),
         ("pass a rate, or None", "pass a rate, or leave it out"),
+        ("start lower (start_lr=1e-9)", "start lower (`cyclewise find --start-lr 1e-9`)"),
+        ("raise end_lr by a factor of 100", "raise `cyclewise find --end-lr` by a factor of 100"),
     ],
 )
 def test_arguments_become_options(said, typed):
@@ -85,6 +87,25 @@ def test_a_refusal_and_an_error_say_what_to_type(tmp_path, monkeypatch):
     assert json.loads(result.stdout)["error"].endswith(
         "pass --max-lr, for example the rate that a healthy start would have"
     )
+
+
+def test_a_refused_fit_says_what_to_type_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = Path(EXAMPLE.rpartition(":")[0]).read_text()
+    Path("mine.py").write_text(code + "\n\ndef noise(seed):\n    torch.manual_seed(seed)\n"
+                               "    inputs, targets = torch.randn(800, 20), torch.randint(2, (800,))\n"
+                               "    return cw.Learner(nn.Linear(20, 2), cw.Data.from_arrays(inputs, targets))\n\n\n"
+                               "def frozen(seed):\n    learn = make_learner(seed)\n"
+                               "    learn.model.requires_grad_(False)\n    return learn\n")  # fmt: skip
+    result = run("fit", "mine.py:noise")
+    assert result.exit_code == 3
+    assert re.search(r"`cyclewise find --num-steps( 300)?`", result.stderr), result.stderr
+    assert result.stderr.endswith("; then pass the rate that it gives as --max-lr\n")
+    result = run("fit", "mine.py:frozen")
+    assert result.exit_code == 3
+    assert result.stderr.endswith("or give the optimizer those parameters\n")
+    result = run("compare", "mine.py:noise", "--engine", "local", "--epochs", "1", "--seeds", "1")
+    assert "`cyclewise find --num-steps" in result.stdout
 
 
 def test_a_warning_is_a_sentence(tmp_path, monkeypatch):

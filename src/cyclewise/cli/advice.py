@@ -6,6 +6,8 @@ from cyclewise.cli.commands import Switch, options
 
 # What a command calls otherwise than the function behind it.
 _CALLED = {"tune": "rates", "target": "goal", "num_steps": "steps"}
+# Of a range test that another command makes on the way, and has no options for.
+OF_FIND = {name: Switch(f"cyclewise find --{name.replace('_', '-')}") for name in ("num_steps", "start_lr", "end_lr")}
 _ARGUMENT = re.compile(r"\b([a-z]\w*)=(\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s,;()\[\]`]*)")
 # A name of one word is an English word too.
 _NAME = re.compile(r"(?<![\w.-])([a-z]+_\w+)\b(?!\()")
@@ -28,23 +30,28 @@ def of_error(message: str) -> str:
 
 
 def advice(text: str) -> str:
-    """Return a text with the arguments that are options of the command that runs written as these."""
+    """Return a text with the arguments that are options of the command that runs written as these.
+
+    Those of a range test are options of `cyclewise find` where they are none of this command.
+    """
     return _NAME.sub(_named, _ARGUMENT.sub(_written, _NONE.sub("or leave it out", text)))
 
 
 def _written(match: re.Match[str]) -> str:
-    switch = _switch(match[1])
-    return match[0] if switch is None else _with_value(switch, match[2])
+    return _typed(match[1], match[2]) or match[0]
 
 
 def _named(match: re.Match[str]) -> str:
-    switch = _switch(match[0])
-    return match[0] if switch is None else switch.name
+    return _typed(match[0]) or match[0]
 
 
-def _switch(name: str) -> Switch | None:
+def _typed(name: str, value: str = "") -> str:
+    """Return what is typed for an argument; empty where it is no option."""
     known = options()
-    return known.get(name) or known.get(_CALLED.get(name, ""))
+    switch = known.get(name) or known.get(_CALLED.get(name, ""))
+    if switch is not None:
+        return _with_value(switch, value)
+    return f"`{_with_value(OF_FIND[name], value)}`" if known and name in OF_FIND else ""
 
 
 def _with_value(switch: Switch, value: str) -> str:

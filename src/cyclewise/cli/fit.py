@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from cyclewise.cli import places
-from cyclewise.cli.advice import of_error
+from cyclewise.cli.advice import OF_FIND, of_error
 from cyclewise.cli.options import AsJson, Html, Output, Seed, Target, Traceback
 from cyclewise.cli.streams import error_values
+from cyclewise.errors import CyclewiseError, DivergedError, SuggestionError
 
 
 def fit(
@@ -29,7 +30,6 @@ def fit(
     """Train with one cycle and show what happened."""
     with Output(as_json=as_json, html=html).command(show_traceback=show_traceback) as output:
         from cyclewise.cli.target import make_learner
-        from cyclewise.errors import DivergedError, SuggestionError
         from cyclewise.training import Checkpoint
 
         places.check_folder("run", run)
@@ -53,7 +53,7 @@ def fit(
                     output.say(f"stopped at step {learner.history.num_steps}; the same command goes on from there")
                 raise
             except (SuggestionError, DivergedError) as stopped:
-                history, error = learner.history if learner.history.num_steps else None, stopped
+                history, error = learner.history if learner.history.num_steps else None, _with_way_back(stopped)
         records = [record for record in (found, history) if record is not None]
         values: dict[str, Any] = {
             "history": None if history is None else history.to_dict(),
@@ -65,6 +65,13 @@ def fit(
             output.finish(values, records)
         if error is not None:
             raise error
+
+
+def _with_way_back(error: CyclewiseError) -> CyclewiseError:
+    """Return an error whose way out leads to another command with the way back from there."""
+    if isinstance(error, SuggestionError) and any(name in str(error) for name in OF_FIND):
+        return SuggestionError(f"{error}; then pass the rate that it gives as max_lr=")
+    return error
 
 
 def _check(epochs: float, max_lr: float | None, pct_start: float, wd: float | None) -> None:
