@@ -164,6 +164,13 @@ def test_an_interrupted_fit_says_so_and_what_goes_on(monkeypatch, arguments, sai
     assert (result.exit_code, result.stderr, result.stdout) == (130, "interrupted\n", said)
 
 
+@pytest.mark.parametrize("command", ["find", "fit", "diagnose", "search", "compare"])
+def test_an_interrupted_command_has_a_document_too(command):
+    result = run(command, "def make_learner(seed):\n    raise KeyboardInterrupt\n", "--json")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    assert json.loads(result.stdout) == {"error": "interrupted", "error_type": "KeyboardInterrupt"}
+
+
 def _with_loss(loss_fn):
     original = Learner.fit_one_cycle
 

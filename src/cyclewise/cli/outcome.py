@@ -49,6 +49,7 @@ def exit_status(
         raise
     except KeyboardInterrupt:
         print_text("interrupted", err=True)
+        on_error("interrupted", KeyboardInterrupt.__name__)
         raise
     except (Exception, SystemExit) as error:  # the user's own sys.exit() says nothing of what became of the command
         if show_traceback:
