@@ -20,6 +20,7 @@ from cyclewise.cli.options import print_version
 from cyclewise.cli.policy import policy_app
 from cyclewise.cli.report import report
 from cyclewise.cli.search import search
+from cyclewise.cli.streams import patient
 
 app = typer.Typer(cls=Group, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command(cls=Command)(compare)
@@ -43,8 +44,9 @@ def _cyclewise(
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Of typer's help, which has signs that not every terminal knows.
-            stream.reconfigure(errors="replace")
+    # For what the user's own code prints, and for typer's help, which has signs that not every terminal knows.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = patient(sys.stdout)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = patient(sys.stderr)
     app()

@@ -5,17 +5,52 @@ Of several processes that torchrun started only the first rank prints results: t
 """
 
 import ctypes
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any
 
 import typer
 
 from cyclewise.cli.characters import fitting
 
 _OUT, _ERR = 1, 2
+
+
+class _Patient(io.FileIO):
+    """A descriptor to write to that takes a reader who went for one who has seen enough (`| head -1`)."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _send_nowhere(self.fileno())
+            return super().write(data)
+
+
+def patient(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return a stream to the same place, for all that is printed: its reader may go, and it writes every character."""
+    stream.reconfigure(errors="replace")
+    if stream.isatty():  # nobody goes from there
+        return stream
+    try:
+        raw = _Patient(stream.fileno(), "wb", closefd=False)
+    except OSError:  # a stand-in that is no file
+        return stream
+    stream.flush()
+    # As `python -u` does, which has no buffer.
+    buffer: Any = raw if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffer, stream.encoding, "replace", line_buffering=stream.line_buffering, write_through=stream.write_through
+    )
+
+
+def _send_nowhere(descriptor: int) -> None:
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), descriptor)
 
 
 def speaks() -> bool:
@@ -46,9 +81,8 @@ def print_text(text: str, *, err: bool = False) -> None:
     try:
         typer.echo(fitting(text, getattr(stream, "encoding", None)), err=err)
     except BrokenPipeError:
-        # Who read it has seen enough (`| head -1`). What else was asked for, such as a report, is wanted all the same.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+        # Who read it has seen enough. What else was asked for, such as a report, is wanted all the same.
+        _send_nowhere(stream.fileno())
 
 
 def print_error_document(message: str, kind: str) -> None:
