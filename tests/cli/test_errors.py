@@ -62,6 +62,28 @@ def test_sys_exit_while_it_trains_is_a_failure():
     assert result.stderr.startswith("error: the code that was run called sys.exit(5) (")
 
 
+def test_a_syntax_error_is_reported_where_it_stands():
+    """That is its own line, in the file or in one that it imports."""
+    broken = "import math\n\ndef make_learner(seed)\n    pass\n"
+    hint = "; run it again with --traceback to see how it got there\n"
+    result = run("find", broken)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: train.py raised SyntaxError: expected ':' ({Path('train.py').resolve()}, line 3){hint}"
+    )
+    Path("neighbour.py").write_text("x = (\n")
+    result = run("find", "import neighbour\n")
+    assert result.stderr == (
+        f"error: train.py raised SyntaxError: '(' was never closed ({Path('neighbour.py').resolve()}, line 1){hint}"
+    )
+
+
+def test_a_syntax_error_of_a_text_is_reported_where_the_text_is_read():
+    result = run("find", "def make_learner(seed):\n    return eval('1 +')\n")
+    place = f"{Path('train.py').resolve()}, line 2"
+    assert f" raised SyntaxError: invalid syntax (<string>, line 1) ({place});" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["find", "fit", "diagnose", "search", "compare"])
 def test_an_error_is_a_json_document_too(command):
     code = "def make_learner(seed):\n    print('noise')\n    raise LookupError('no such data')\n"

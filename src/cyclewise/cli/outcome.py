@@ -1,9 +1,11 @@
 """How a command ends: the exit status, and one message instead of a traceback."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -19,6 +21,7 @@ from cyclewise.errors import (
 )
 
 FAILED, USAGE, REFUSED = 1, 2, 3
+_OWN = f"{Path(__file__).parent}{os.sep}"
 
 
 class UserCodeError(Exception):
@@ -78,12 +81,23 @@ def _message(error: BaseException, show_traceback: bool | None) -> str:
     if isinstance(error, CyclewiseError):
         return advice.of_error(str(error))
     cause = _cause(error)
-    frame = traceback.extract_tb(cause.__traceback__)[-1]
-    where = f" ({frame.filename}, line {frame.lineno})"
+    said, where = _said_and_where(cause)
     if isinstance(cause, SystemExit):
         what = error.what if isinstance(error, UserCodeError) else "the code that was run"
         code = "" if cause.code is None else repr(cause.code)
         return f"{what} called sys.exit({code}){where}; leave that out, or put it under if __name__ == '__main__'"
     what = f"{error.what} raised " if isinstance(error, UserCodeError) else ""
     hint = "" if show_traceback is not False else "; run it again with --traceback to see how it got there"
-    return f"{what}{type(cause).__name__}: {cause}{where}{hint}"
+    return f"{what}{type(cause).__name__}: {said}{where}{hint}"
+
+
+def _said_and_where(cause: BaseException) -> tuple[str, str]:
+    """Return what an exception says, and in which file and line the code that raised it stands."""
+    # Python's parser raises from the import, and names only the end of the path.
+    if isinstance(cause, SyntaxError) and cause.filename and os.path.isfile(cause.filename):
+        return str(cause.msg), f" ({cause.filename}, line {cause.lineno})"
+    frames = traceback.extract_tb(cause.__traceback__)
+    # The import, and the command that runs the code, say nothing of the code.
+    of_code = [frame for frame in frames if not frame.filename.startswith(("<frozen ", _OWN))]
+    frame = (of_code or frames)[-1]
+    return str(cause), f" ({frame.filename}, line {frame.lineno})"
