@@ -144,6 +144,23 @@ def test_a_function_that_returns_something_else_is_a_usage_error():
     )
 
 
+@pytest.mark.parametrize("parameters", ["()", "(seed, width)", "(*, seed)"])
+@pytest.mark.parametrize("command", ["find", "fit", "diagnose", "search", "compare"])
+def test_a_function_that_does_not_take_the_seed_is_a_usage_error(command, parameters):
+    result = run(command, write(f"def make_learner{parameters}:\n    raise AssertionError\n"))
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: train.py:make_learner must be a function of the seed alone, got make_learner{parameters}; "
+        "begin it with `def make_learner(seed):`\n"
+    )
+
+
+@pytest.mark.parametrize("parameters", ["(*arguments)", "(number, width=3, **options)"])
+def test_what_can_be_called_with_the_seed_takes_it(parameters):
+    result = run("find", write(f"def make_learner{parameters}:\n    raise ValueError('called')\n"))
+    assert "train.py:make_learner raised ValueError: called" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "what"),
     [

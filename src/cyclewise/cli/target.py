@@ -1,6 +1,7 @@
 """``path/to/file.py:function``: load the user's file and make a Learner."""
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ def make_learner(target: str, seed: int) -> "Learner":
 
     Raises:
         ArgumentError: the file or the function is not there, or the target is not of this form.
-        ArgumentTypeError: the function returns no Learner.
+        ArgumentTypeError: the function does not take the seed alone, or returns no Learner.
         UserCodeError: the file or the function raised; the cause is what it raised.
     """
     return made(target, load(target), seed)
@@ -29,6 +30,7 @@ def made(target: str, function: Callable[[int], Any], seed: int) -> "Learner":
     """Return ``function(seed)``, where `function` is what `target` names; see :func:`make_learner`."""
     from cyclewise.training import Learner
 
+    _check_takes_seed(target, function)
     try:
         learner = function(seed)
     except (Exception, SystemExit) as error:
@@ -39,6 +41,20 @@ def made(target: str, function: Callable[[int], Any], seed: int) -> "Learner":
             "end it with `return Learner(model, data)`"
         )
     return learner
+
+
+def _check_takes_seed(target: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # not every callable has one
+        return
+    try:
+        signature.bind(0)
+    except TypeError:
+        name = target.rpartition(":")[2]
+        raise ArgumentTypeError(
+            f"{target} must be a function of the seed alone, got {name}{signature}; begin it with `def {name}(seed):`"
+        ) from None
 
 
 def load(target: str) -> Callable[[int], Any]:
