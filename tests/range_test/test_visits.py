@@ -49,6 +49,11 @@ def test_a_run_may_learn_by_heart_a_share_of_the_fall():
     assert sweep(0.1).highest_rate(None) == sweep(0.1).highest_rate(250)
 
 
+def test_a_sweep_that_has_hardly_fallen_does_not_say_how_far_a_run_will():
+    # A gap of 0.1 at a rate of 0.01, an eighth of a loss of 1 for the fall, ten visits.
+    assert sweep(0.1, fall=0.05).highest_rate(400) == pytest.approx(0.3 * 0.125 / (10.0 * 10 * 0.5), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("visits", "why"),
     [

@@ -135,7 +135,6 @@ def lr_find_by_step(
 
     All other arguments, the result and the errors are those of :func:`lr_find`.
     """
-    check_precision(None, None, also)
     check_loader(train_loader, name="train_loader")
     if valid_loader is not None:
         check_loader(valid_loader, name="valid_loader")

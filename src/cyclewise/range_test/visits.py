@@ -33,6 +33,9 @@ _FEWEST_AGREEING = 3
 # What a run may learn by heart, as a share of the fall. Fitted, as those above, on the development tasks of
 # benchmarks/lr_regret.
 _BY_HEART = 0.3
+# A sweep whose loss has fallen by a smaller share of itself does not know how far that of a run will fall: so far, at
+# least.
+_LEAST_FALL = 0.125
 
 
 class Visits:
@@ -114,7 +117,7 @@ class Visits:
         if per_rate <= 0.0:
             return math.inf
         share_taken = MEAN_RATE * self._pace(steps / 2)
-        return _BY_HEART * fall / (per_rate * share_taken * steps / self._steps_in_pass)
+        return _BY_HEART * max(fall, _LEAST_FALL * abs(start)) / (per_rate * share_taken * steps / self._steps_in_pass)
 
     def _conclude(self) -> None:
         # The batch that came next was scored by the very model that then trained on it.
