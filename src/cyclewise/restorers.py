@@ -26,6 +26,7 @@ _PARTS = {
     torch.sparse_bsc: _BY_COLUMNS,
 }
 
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # An order in which samples are taken is copied up to so many bytes; a longer row of whole numbers is data (tokens).
 _LARGEST_ORDER = 2**24
 
@@ -63,11 +64,12 @@ def _of_values(tensor: Tensor) -> Restorer:
         return _of_sparse(tensor, storage)
     memory = _writable(storage)
     value = memory.clone()
-    # Memory that torch has not allocated (an array's, a file's that is only mapped) may be for reading alone.
-    is_foreign = _is_foreign(storage)
+    # Memory that torch has not allocated (an array's, a file's that is only mapped) may be for reading alone, unless it
+    # is trained.
+    is_foreign = not tensor.requires_grad and _is_foreign(storage)
 
     def restore() -> None:
-        if not (is_foreign and torch.equal(memory, value)):
+        if not (is_foreign and torch.equal(_bits(memory), _bits(value))):
             memory.copy_(value)
         if not _same_place(tensor, storage):
             tensor.data = storage
@@ -137,6 +139,12 @@ def _is_foreign(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type != "cpu":
         return False
     return not tensor.untyped_storage().resizable()
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    # Zeros have signs, and what is not a number equals nothing.
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return tensor.view(_WHOLE[tensor.element_size()])
 
 
 def _same_place(first: Tensor, second: Tensor) -> bool:

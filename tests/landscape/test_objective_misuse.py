@@ -114,7 +114,7 @@ def test_a_models_own_exception_passes_through():
             (nn.Linear(1, 1), F.mse_loss, iter([])),
             ArgumentTypeError,
             "batches must be iterable more than once, got the one-shot iterator list_iterator, whose batches would be "
-            "lost; pass the loader itself, or list(...) of a few batches",
+            "lost; pass the loader itself, with an __iter__ that makes a new iterator, or list(...) of a few batches",
         ),
         (
             (nn.Linear(1, 1), F.mse_loss, (torch.ones(1, 1), torch.ones(1, 1))),

@@ -48,12 +48,14 @@ def test_a_buffer_in_memory_for_reading_alone_is_not_written_to(tmp_path):
     assert model.table.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_an_array_that_a_tensor_shares_is_given_back():
-    model, array = nn.Linear(1, 1), np.arange(3.0)
-    model.register_buffer("table", torch.from_numpy(array))
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.complex64, np.complex128, np.int8, np.bool_])
+def test_an_array_that_a_tensor_shares_is_given_back_bit_for_bit(kind):
+    model, array = nn.Linear(1, 1), np.array([[0, 1], [0, 0], [1, 1]], kind)
+    before = array.tobytes()
+    model.register_buffer("table", torch.from_numpy(array.T))
     with preserve(model):
-        array[:] = 7.0
-    assert array.tolist() == [0.0, 1.0, 2.0]
+        array[:] = -array if kind is not np.bool_ else ~array  # of a zero with its sign alone
+    assert array.tobytes() == before
 
 
 def test_a_dead_proxy_is_passed_by():
