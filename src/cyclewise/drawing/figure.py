@@ -176,7 +176,7 @@ def _dress(axes: "Axes", chart: Chart, *, title_pad: float) -> None:
     axes.set_xlabel(_plain(chart.x_label), color=palette.LIGHT["ink"])
     axes.set_ylabel(_plain(chart.y_label, _AXES_POINTS_HIGH), color=palette.LIGHT["ink"])
     axes.set_title(
-        _plain(chart.title),
+        _in_two_lines(chart.title),
         loc="left",
         pad=title_pad,
         color=palette.LIGHT["ink"],
@@ -195,3 +195,8 @@ def _plain(text: str, available: float = _AXES_POINTS_WIDE) -> str:
     # matplotlib reads dollars as mathematics and hides legend entries that begin with an underscore.
     text = labels.fit(labels.clean(text), available, _TEXT_POINTS).replace("$", r"\$")
     return "\u200b" + text if text.startswith("_") else text
+
+
+def _in_two_lines(text: str) -> str:
+    first, *rest = labels.wrap(labels.clean(text), _AXES_POINTS_WIDE, _TEXT_POINTS) or [""]
+    return "\n".join(_plain(line) for line in (first, " ".join(rest)) if line)
