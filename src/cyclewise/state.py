@@ -309,8 +309,8 @@ def _is_machinery(item: object) -> bool:
 
 
 def _is_from(packages: Sequence[str], item: object) -> bool:
-    module = f"{type(item).__module__}."
-    return any(module.startswith(f"{package}.") for package in packages)
+    module = str(type(item).__module__)
+    return module in packages or module.startswith(tuple(f"{package}." for package in packages))
 
 
 def _is_running_iterator(item: object) -> bool:

@@ -19,9 +19,10 @@ def chart(result: "RangeTest") -> Chart:
     if len(result.close_ups) > 1:
         middle = result.close_ups[0].usable()
         lines.append(Line("second sweep, closer", middle.lr.tolist(), middle.loss.tolist(), role="muted"))
-    title, caption = "Loss against learning rate", f"No learning rate: {_reason(result)}."
+    reason = (result.refusal or Refusal.NO_IMPROVEMENT).value
+    title, caption = "Loss against learning rate", ""
     if result.max_lr is None:
-        title += f": {_reason(result)}"
+        title += f": {reason}"
     elif result.is_clear:
         caption = "The rate to use lies in the last sweep's first valley, left of its lowest point."
     else:
@@ -46,9 +47,5 @@ def chart(result: "RangeTest") -> Chart:
         x_log=True,
         y_limits=limits,
         caption=caption,
-        empty=f"no learning rate: {_reason(result)}",
+        empty=f"no learning rate: {reason}",
     )
-
-
-def _reason(result: "RangeTest") -> str:
-    return (result.refusal or Refusal.NO_IMPROVEMENT).value

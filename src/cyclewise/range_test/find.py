@@ -71,7 +71,7 @@ def lr_find(
         num_steps: steps (optimizer updates) of all sweeps together, at least 10; 300 loses less than 100.
         total_steps: length in steps of the run that the rate is for; None: 250. Where samples are learned by heart it
             says how high a rate may be before a run does (of embeddings if `train_loader` has a length, or ends within
-            the test), and of Adagrad and RAdam what they take of the rate by then; otherwise it is not used.
+            the test), and of Adagrad, RAdam and RMSprop what they take of the rate by then; otherwise it is not used.
         start_lr: lowest rate to try, of the fastest group; None: 1e-5 of the rate whose first update would move
             the parameters by their own size.
         end_lr: highest rate to try; None: 30 times the rate whose first update would move them by their own size.

@@ -186,7 +186,7 @@ class RangeTest:
                 f"batch_size must be compared with that of the test, got {shown(batch_size)} after batches that do not "
                 "say how many samples they have; measure again with lr_find on batches of that size"
             )
-        if power is None or not measured <= 4 * batch_size <= 16 * measured:
+        if power is None or measured > 4 * batch_size or batch_size > 4 * measured:
             raise SuggestionError(
                 f"batch_size must be within a factor of 4 of the measured {measured}, with SGD or an optimizer of "
                 f"Adam's kind, got {shown(batch_size)} with {optimizer}; measure again with lr_find"
@@ -267,8 +267,7 @@ class RangeTest:
         return result
 
     def _check_parts(self) -> None:
-        rates = (self.max_lr, self.interval, self.max_lrs)
-        if any((rate is None) is not (self.max_lr is None) for rate in rates):
+        if len({part is None for part in (self.max_lr, self.interval, self.max_lrs)}) > 1:
             raise ValueError("max_lr, interval and max_lrs come together")
         if self.max_lr is not None and (self.refusal is not None or len(self._slowest().lr) < readings.FEWEST_POINTS):
             raise ValueError("max_lr comes with a curve and without a refusal")
